@@ -1,2 +1,18 @@
-//! Placeholder.
+//! Trunkline's binary protocol: ids, frames, their codec and its limits, the map and its encoding, and the proofs that links ask for.
+//!
+//! Pure: bytes in, values out, and back. Nothing here knows of sockets, threads or clocks. Behind the decoders an invalid frame
+//! can't be represented, and every value has exactly one way to be written: `decode(encode(x)) == x` and `encode(decode(b)) == b`.
+//! The byte tables are in `PROTOCOL.md` beside this crate.
+#![forbid(unsafe_code)]
+
+pub mod auth;
+pub mod codec;
+pub mod common;
+pub mod control;
+pub mod device;
+pub mod frame;
+pub mod id;
+pub mod peer;
+pub mod preface;
+pub mod report;
 pub mod time;

@@ -1,0 +1,220 @@
+//! How values become bytes and come back: fixed-width little-endian numbers, so that each has one way to be written.
+
+/// Why bytes are not a frame. Always the peer's fault; the session that sent them is closed with this text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The body ended inside a field.
+    #[error("the frame ends inside a field")]
+    Truncated,
+    /// The body goes on after its last field.
+    #[error("the frame has {0} bytes after its last field")]
+    Trailing(usize),
+    /// A device id of 0 or of more than 64 bytes.
+    #[error("a device id has 1 to 64 bytes, this one has {0}")]
+    IdLength(usize),
+    /// Text that isn't UTF-8.
+    #[error("a text is not UTF-8")]
+    Utf8,
+    /// A field has a value that isn't allowed.
+    #[error("the field `{0}` has a value that is not allowed")]
+    Value(&'static str),
+    /// A list or text longer than its limit.
+    #[error("the field `{0}` is longer than its limit")]
+    TooLong(&'static str),
+    /// A frame type that this side doesn't know and may not ignore.
+    #[error("unknown frame type 0x{0:02x}")]
+    UnknownType(u8),
+}
+
+/// Reads fields from a frame's body. Where limits live.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte of `body`.
+    pub fn new(body: &'a [u8]) -> Reader<'a> {
+        Reader { rest: body }
+    }
+
+    /// The next `length` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] if there are fewer.
+    pub fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (head, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] if there are fewer.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    /// All that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// How many bytes are left.
+    pub fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// [`DecodeError::Trailing`] if bytes are left.
+    pub fn finish(self) -> Result<(), DecodeError> {
+        match self.rest.len() {
+            0 => Ok(()),
+            left => Err(DecodeError::Trailing(left)),
+        }
+    }
+
+    /// A byte.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`] at the end; so for all numbers below.
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    /// 16 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::u8`].
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    /// 32 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::u8`].
+    pub fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    /// 64 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::u8`].
+    pub fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// 128 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::u8`].
+    pub fn u128(&mut self) -> Result<u128, DecodeError> {
+        self.array().map(u128::from_le_bytes)
+    }
+}
+
+/// A value that has exactly one way to be written.
+pub trait Field<'a>: Sized {
+    /// Appends it.
+    fn put(&self, out: &mut Vec<u8>);
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// If the bytes are not such a value in its one form.
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError>;
+}
+
+macro_rules! plain {
+    ($($ty:ty, $read:ident);*) => {$(
+        impl<'a> Field<'a> for $ty {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+
+            fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+                reader.$read()
+            }
+        }
+    )*};
+}
+plain!(u8, u8; u16, u16; u32, u32; u64, u64; u128, u128);
+
+impl<'a> Field<'a> for bool {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::Value("flag")),
+        }
+    }
+}
+
+impl<'a, const N: usize> Field<'a> for [u8; N] {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self);
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        reader.array()
+    }
+}
+
+/// Text for people: a length byte and at most 255 bytes of UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a>(&'a str);
+
+impl<'a> Text<'a> {
+    /// Takes as much of `text` as fits, cut at a character.
+    pub fn clipped(text: &'a str) -> Text<'a> {
+        let mut end = text.len().min(255);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Text(&text[..end])
+    }
+
+    /// The text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+}
+
+impl<'a> Field<'a> for Text<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.0.len() as u8);
+        out.extend_from_slice(self.0.as_bytes());
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let length = reader.u8()? as usize;
+        std::str::from_utf8(reader.slice(length)?)
+            .map(Text)
+            .map_err(|_| DecodeError::Utf8)
+    }
+}
+
+/// Bytes that end the frame: a payload, a part of a map. Their length follows from the frame's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail<'a>(pub &'a [u8]);
+
+impl<'a> Field<'a> for Tail<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.0);
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Tail(reader.rest()))
+    }
+}

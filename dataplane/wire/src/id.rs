@@ -1,0 +1,262 @@
+//! Names of things: devices, sessions, nodes, regions, shards. Each is a type of its own, so that none passes for another.
+
+use std::fmt;
+
+use crate::codec::{DecodeError, Field, Reader};
+
+/// The longest device id, in bytes of UTF-8.
+pub const DEVICE_ID_BYTES_MAX: usize = 64;
+
+/// A device's name as its user writes it: UTF-8, 1 to 64 bytes. Borrowed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IdRef<'a>(&'a str);
+
+impl<'a> IdRef<'a> {
+    /// Checks the length.
+    ///
+    /// # Errors
+    /// If `text` is empty or longer than 64 bytes.
+    pub fn new(text: &'a str) -> Result<IdRef<'a>, IdError> {
+        match text.len() {
+            1..=DEVICE_ID_BYTES_MAX => Ok(IdRef(text)),
+            bytes => Err(IdError { bytes }),
+        }
+    }
+
+    /// The name.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// An owned copy.
+    pub fn to_owned(self) -> DeviceId {
+        DeviceId(self.0.into())
+    }
+}
+
+impl fmt::Debug for IdRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Display for IdRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// A device's name, owned.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceId(Box<str>);
+
+impl DeviceId {
+    /// Checks the length.
+    ///
+    /// # Errors
+    /// If `text` is empty or longer than 64 bytes.
+    pub fn new(text: &str) -> Result<DeviceId, IdError> {
+        IdRef::new(text).map(IdRef::to_owned)
+    }
+
+    /// Borrows the name.
+    pub fn borrow(&self) -> IdRef<'_> {
+        IdRef(&self.0)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for DeviceId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<DeviceId, IdError> {
+        DeviceId::new(text)
+    }
+}
+
+/// A device id of a length that isn't allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a device id has 1 to 64 bytes of UTF-8, this one has {bytes}")]
+pub struct IdError {
+    /// How many bytes it had.
+    pub bytes: usize,
+}
+
+impl<'a> Field<'a> for IdRef<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.0.len() as u8);
+        out.extend_from_slice(self.0.as_bytes());
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let length = reader.u8()? as usize;
+        if !(1..=DEVICE_ID_BYTES_MAX).contains(&length) {
+            return Err(DecodeError::IdLength(length));
+        }
+        let text = std::str::from_utf8(reader.slice(length)?).map_err(|_| DecodeError::Utf8)?;
+        Ok(IdRef(text))
+    }
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $read:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub $inner);
+
+        impl<'a> Field<'a> for $name {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.0.to_le_bytes());
+            }
+
+            fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+                reader.$read().map($name)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+number! {
+    /// A process of the cluster. Given by the control plane, kept in the node's data directory. 0 is nobody.
+    NodeId(u32), u32
+}
+number! {
+    /// How often a node has started: a later start wins over an earlier one.
+    Incarnation(u64), u64
+}
+number! {
+    /// A region: a set of instances that know where each of the region's devices is.
+    RegionId(u16), u16
+}
+number! {
+    /// A client library's random number, drawn once per start: with the sender and a number it names a message.
+    Instance(u64), u64
+}
+
+impl NodeId {
+    /// Nobody: a process that has no id yet.
+    pub const NONE: NodeId = NodeId(0);
+}
+
+/// One thread of a node. Never travels but in a sync's count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(pub u16);
+
+/// A device inside the cluster: the keyed hash of its id ([`crate::auth::ClusterKeys::device_key`]).
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceKey(pub u128);
+
+impl DeviceKey {
+    /// The slot of the map: the key's top 16 bits.
+    pub fn slot(self) -> u16 {
+        (self.0 >> 112) as u16
+    }
+
+    /// The shard that owns this device in a process of `shards` threads.
+    ///
+    /// It uses other bits than [`DeviceKey::slot`], so that the devices of one slot spread over all shards.
+    pub fn shard(self, shards: u16) -> ShardId {
+        let low = self.0 as u32;
+        ShardId(((u64::from(low) * u64::from(shards)) >> 32) as u16)
+    }
+}
+
+impl std::hash::Hash for DeviceKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // The key is a keyed hash already: 64 of its bits are as good as all.
+        state.write_u64((self.0 >> 32) as u64);
+    }
+}
+
+impl fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for DeviceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl<'a> Field<'a> for DeviceKey {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        reader.u128().map(DeviceKey)
+    }
+}
+
+/// Which of a device's sessions: a hybrid logical clock's value, and the node that minted it and holds the session.
+///
+/// Ordered; the highest wins everywhere, so that the order in which records arrive doesn't matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Epoch {
+    /// 48 bits of milliseconds since the Unix epoch, 16 bits of counter.
+    pub clock: u64,
+    /// The connection server of the session.
+    pub node: NodeId,
+}
+
+impl Epoch {
+    /// No session. Lower than every session's.
+    pub const NONE: Epoch = Epoch {
+        clock: 0,
+        node: NodeId::NONE,
+    };
+
+    /// `None` for [`Epoch::NONE`].
+    pub fn some(self) -> Option<Epoch> {
+        (self != Epoch::NONE).then_some(self)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}@{}", self.clock >> 16, self.clock & 0xffff, self.node)
+    }
+}
+
+impl<'a> Field<'a> for Epoch {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.clock.put(out);
+        self.node.put(out);
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let epoch = Epoch {
+            clock: reader.u64()?,
+            node: NodeId(reader.u32()?),
+        };
+        // A session without a node, or a node without a clock, doesn't exist.
+        if (epoch.clock == 0) != (epoch.node == NodeId::NONE) {
+            return Err(DecodeError::Value("epoch"));
+        }
+        Ok(epoch)
+    }
+}

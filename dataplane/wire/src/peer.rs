@@ -1,0 +1,223 @@
+//! What two nodes say to each other on a link, after the proof of the cluster secret ([`crate::auth`]).
+//!
+//! Links are multiplexed: one carries the messages of all devices of both nodes. Every frame names the device it concerns by its
+//! key, so that the receiver finds the shard that owns it.
+
+use crate::codec::{DecodeError, Field, Reader, Tail};
+use crate::common::{Failure, Ping, Pong};
+use crate::device::PAYLOAD_BYTES_MAX;
+use crate::frame::frames;
+use crate::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
+use crate::report::{Answer, Number, Trail, TtlMs, Way};
+
+/// The largest body of a frame on a link: a payload and what surrounds it.
+pub const PEER_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 512;
+
+/// To what a message is being forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To an instance of the recipient's region. `gone` names a session that the sender found to be no more ([`Epoch::NONE`] if none).
+    Region {
+        /// Removed, exactly, by the instance that reads this.
+        gone: Epoch,
+    },
+    /// To the node that holds this session.
+    Session {
+        /// The session, at the receiving node as far as the sender knows.
+        epoch: Epoch,
+    },
+}
+
+impl<'a> Field<'a> for Target {
+    fn put(&self, out: &mut Vec<u8>) {
+        let (tag, epoch) = match self {
+            Target::Region { gone } => (0, gone),
+            Target::Session { epoch } => (1, epoch),
+        };
+        out.push(tag);
+        epoch.put(out);
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let tag = reader.u8()?;
+        let epoch = Epoch::take(reader)?;
+        match tag {
+            0 => Ok(Target::Region { gone: epoch }),
+            1 if epoch != Epoch::NONE => Ok(Target::Session { epoch }),
+            _ => Err(DecodeError::Value("target")),
+        }
+    }
+}
+
+frames! {
+    /// What a node sends to another.
+    pub enum PeerFrame {
+        /// The opener's first frame.
+        0x01 LinkHello {
+            /// Who opens; never nobody on a link between nodes.
+            node: NodeId,
+            /// Which of its starts.
+            incarnation: Incarnation,
+            /// Random.
+            nonce: [u8; 32],
+            /// Tells two different secrets apart, by name ([`crate::auth::ClusterKeys::check`]).
+            key_check: [u8; 8],
+        }
+        /// The answer: who is here, and its proof.
+        0x02 LinkChallenge {
+            /// The protocol version that both speak from here on.
+            version: u8,
+            /// Who answers.
+            node: NodeId,
+            /// Which of its starts.
+            incarnation: Incarnation,
+            /// Random.
+            nonce: [u8; 32],
+            /// HMAC over both nonces and both names.
+            proof: [u8; 32],
+        }
+        /// The opener's proof.
+        0x03 LinkProof {
+            /// HMAC over both nonces and both names.
+            proof: [u8; 32],
+        }
+        /// The link may be used: the first frame after it is either side's.
+        0x04 LinkReady {
+            /// True if the answering node keeps another link to the opener, and this one is to be closed.
+            doubled: bool,
+        }
+        /// No more frames follow from this side on this link; answer with [`LinkClosed`] when all that you had is sent.
+        0x05 LinkClose {
+        }
+        /// The answer to [`LinkClose`], after this side's last frame.
+        0x06 LinkClosed {
+        }
+
+        /// A message on its way.
+        0x20 Forward['a] {
+            /// To which device.
+            recipient: DeviceKey,
+            /// To a region's instance, or to the node of a session.
+            target: Target,
+            /// Which nodes it has passed, the sending one included.
+            trail: Trail,
+            /// From which device, inside the cluster.
+            sender_key: DeviceKey,
+            /// From which device, as its recipient will be told.
+            sender: IdRef<'a>,
+            /// Which start of the sender's library.
+            instance: Instance,
+            /// Which of its messages to this recipient.
+            number: Number,
+            /// What is left of its time.
+            ttl: TtlMs,
+            /// At most [`PAYLOAD_BYTES_MAX`] bytes.
+            payload: Tail<'a>,
+        }
+        /// What became of a confirmed message.
+        0x21 Reply {
+            /// The message's sender.
+            sender_key: DeviceKey,
+            /// Which start of the sender's library.
+            instance: Instance,
+            /// The message's recipient.
+            recipient: DeviceKey,
+            /// The message's number.
+            number: u64,
+            /// What became of it.
+            answer: Answer,
+            /// Which way it took.
+            way: Way,
+            /// The nodes back to the one that took it in, that one first, the receiving node last.
+            back: Trail,
+        }
+        /// Where a device is: its session's epoch names the node.
+        0x22 Location {
+            /// The device.
+            device: DeviceKey,
+            /// Its session, or none: forget what you know.
+            epoch: Epoch,
+        }
+
+        /// A session exists. From its connection server to every instance of the device's region.
+        0x30 Register {
+            /// The device's region, by the sender's map.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+            /// Its session.
+            epoch: Epoch,
+        }
+        /// The answer to [`Register`].
+        0x31 Registered {
+            /// The region.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+            /// The epoch that was registered.
+            epoch: Epoch,
+            /// The highest epoch that the instance knows for the device: the same, or a higher one.
+            highest: Epoch,
+        }
+        /// A session is no more. Removes exactly this epoch.
+        0x32 Unregister {
+            /// The region.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+            /// The session that ended.
+            epoch: Epoch,
+        }
+        /// From an instance to the node of an older session: a newer one exists.
+        0x33 Outdated {
+            /// The device.
+            device: DeviceKey,
+            /// The older session.
+            epoch: Epoch,
+            /// The newer one.
+            highest: Epoch,
+        }
+        /// From here to [`SyncEnd`] the sender names every session that it has in this region.
+        0x34 SyncBegin {
+            /// The region.
+            region: RegionId,
+            /// Names this stream; counts up on each link.
+            sync: u64,
+        }
+        /// One shard of the sender has named all its sessions. When all shards have, what was not named is dropped.
+        0x35 SyncEnd {
+            /// The region.
+            region: RegionId,
+            /// The stream, from [`SyncBegin`].
+            sync: u64,
+            /// How many shards the sender has: as many of these frames follow each [`SyncBegin`].
+            shards: u16,
+        }
+        /// The stream was taken in whole: the instance is in sync with the sender.
+        0x36 Synced {
+            /// The region.
+            region: RegionId,
+            /// The stream.
+            sync: u64,
+        }
+        /// Instances ask each other before they say that a device is offline.
+        0x37 Locate {
+            /// The region.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+        }
+        /// The answer to [`Locate`].
+        0x38 Located {
+            /// The region.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+            /// Its session, or none.
+            epoch: Epoch,
+            /// The answering instance has heard from all connection servers, so that "none" means none.
+            in_sync: bool,
+        }
+    }
+    shared { 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
+}
