@@ -11,6 +11,7 @@ pub mod common;
 pub mod control;
 pub mod device;
 pub mod frame;
+pub mod handshake;
 pub mod id;
 pub mod peer;
 pub mod preface;
