@@ -1,0 +1,281 @@
+//! The map: which region each device belongs to, which nodes are its instances, and where every node is reached.
+//!
+//! A [`Map`] is immutable, and whole by construction: [`Map::build`], [`Map::decode`] and [`Map::apply`] check sizes, form and every
+//! reference before there is one. What is to be edited is its [`Contents`]; the next version is built from them. Two maps with one
+//! [`MapId`] are the same map, since the id holds a digest of everything.
+//!
+//! The encoding has one form for each map (`PROTOCOL.md`, "The map"). What a node does with an offered map is decided in
+//! [`accept`]; how its bytes are collected is [`Assembler`].
+
+mod assembler;
+mod check;
+mod delta;
+mod encoding;
+mod error;
+mod replica;
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+
+pub use self::assembler::{Assembler, Transfer, parts};
+pub use self::check::{INSTANCES_MAX, NAME_BYTES_MAX, NODES_MAX, OVERRIDES_MAX, REGIONS_MAX};
+pub use self::encoding::MAP_BYTES_MAX;
+pub use self::error::MapError;
+pub use self::replica::{Plan, Refusal, accept};
+pub use crate::control::{MapId, Roles};
+use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
+
+/// How many slots the keys of devices are spread over.
+pub const SLOTS: usize = 65_536;
+
+/// A version of the map. Immutable; share it by reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Map {
+    id: MapId,
+    slots: Box<[RegionId; SLOTS]>,
+    slots_also: BTreeMap<u16, RegionId>,
+    overrides: HashMap<DeviceKey, RegionId, BuildHasherDefault<KeyHasher>>,
+    overrides_also: BTreeMap<DeviceKey, RegionId>,
+    regions: BTreeMap<RegionId, Region>,
+    nodes: BTreeMap<NodeId, Node>,
+}
+
+/// A region: who its instances are. It may have none for a while; its devices can't be found until it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// For people; unique, 1 to 64 bytes, no control characters.
+    pub name: String,
+    /// Ascending, none twice; each is a node with the region role.
+    pub instances: Vec<NodeId>,
+}
+
+/// A member of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// For people; unique, 1 to 64 bytes, no control characters.
+    pub name: String,
+    /// The start that it last joined with. A peer that shows a higher one has started since, and is let in.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub roles: Roles,
+    /// Where devices reach it; there if it has the connection or the messaging role.
+    pub device_address: Option<SocketAddr>,
+    /// Where nodes reach it; there if it has the connection or the region role.
+    pub peer_address: Option<SocketAddr>,
+    /// Where its metrics are.
+    pub http_address: Option<SocketAddr>,
+}
+
+/// What a version of the map says, open for editing. [`Map::build`] makes the next version of it.
+///
+/// A device's sessions are found by way of one region, and may be registered at a second one, while the device moves. A move from R
+/// to S takes three versions: route by R, also S; route by S, also R; route by S.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The region of each slot.
+    pub slots: Box<[RegionId; SLOTS]>,
+    /// For slots that move: the second region, where their devices are registered as well.
+    pub slots_also: BTreeMap<u16, RegionId>,
+    /// Devices that belong to another region than their slot's.
+    pub overrides: BTreeMap<DeviceKey, RegionId>,
+    /// For devices that have an override and move: the second region. For them the slot's second region doesn't count.
+    pub overrides_also: BTreeMap<DeviceKey, RegionId>,
+    /// The regions.
+    pub regions: BTreeMap<RegionId, Region>,
+    /// The members.
+    pub nodes: BTreeMap<NodeId, Node>,
+}
+
+impl Default for Contents {
+    /// No regions, no nodes, every slot in region 0: to be filled, since no map is built from this.
+    fn default() -> Contents {
+        Contents {
+            slots: Box::new([RegionId(0); SLOTS]),
+            slots_also: BTreeMap::new(),
+            overrides: BTreeMap::new(),
+            overrides_also: BTreeMap::new(),
+            regions: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Map {
+    /// What a node has before it was given a map: version 0, no regions, no nodes. Nothing but this function makes one.
+    pub fn empty() -> Map {
+        Map::assemble(MapId::default(), Contents::default())
+    }
+
+    /// Checks everything, and computes the digest.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn build(lineage: u64, version: u64, contents: Contents) -> Result<Map, MapError> {
+        let digest = [0; 16];
+        check::contents(version, &contents)?;
+        let mut map = Map::assemble(
+            MapId {
+                lineage,
+                version,
+                digest,
+            },
+            contents,
+        );
+        map.id.digest = encoding::digest(&map.encode());
+        Ok(map)
+    }
+
+    /// The caller has checked the contents, or wants an empty map.
+    fn assemble(id: MapId, contents: Contents) -> Map {
+        Map {
+            id,
+            slots: contents.slots,
+            slots_also: contents.slots_also,
+            overrides: contents.overrides.into_iter().collect(),
+            overrides_also: contents.overrides_also,
+            regions: contents.regions,
+            nodes: contents.nodes,
+        }
+    }
+
+    /// Which map this is.
+    pub fn id(&self) -> MapId {
+        self.id
+    }
+
+    /// The region by which a device is found: its override's, else its slot's. Region 0 in the empty map.
+    #[inline]
+    pub fn region_of(&self, key: DeviceKey) -> RegionId {
+        if !self.overrides.is_empty()
+            && let Some(region) = self.overrides.get(&key)
+        {
+            return *region;
+        }
+        self.slots[usize::from(key.slot())]
+    }
+
+    /// The second region at which a device's sessions are registered, while it moves.
+    #[inline]
+    pub fn region_also(&self, key: DeviceKey) -> Option<RegionId> {
+        if self.slots_also.is_empty() && self.overrides_also.is_empty() {
+            return None;
+        }
+        if self.overrides.contains_key(&key) {
+            self.overrides_also.get(&key).copied()
+        } else {
+            self.slots_also.get(&key.slot()).copied()
+        }
+    }
+
+    /// The instances of a region, ascending. None if there is no such region.
+    pub fn instances(&self, region: RegionId) -> &[NodeId] {
+        self.regions.get(&region).map_or(&[], |region| &region.instances)
+    }
+
+    /// A region.
+    pub fn region(&self, id: RegionId) -> Option<&Region> {
+        self.regions.get(&id)
+    }
+
+    /// All regions, by ascending id.
+    pub fn regions(&self) -> impl Iterator<Item = (RegionId, &Region)> {
+        self.regions.iter().map(|(id, region)| (*id, region))
+    }
+
+    /// A node.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes, by ascending id.
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.iter().map(|(id, node)| (*id, node))
+    }
+
+    /// The region of a slot.
+    pub fn slot(&self, slot: u16) -> RegionId {
+        self.slots[usize::from(slot)]
+    }
+
+    /// How many devices have an override.
+    pub fn overrides(&self) -> usize {
+        self.overrides.len()
+    }
+
+    /// All overrides, by ascending key. Sorts; for dumps.
+    pub fn overrides_sorted(&self) -> Vec<(DeviceKey, RegionId)> {
+        let mut all: Vec<_> = self.overrides.iter().map(|(key, region)| (*key, *region)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// A copy of what it says, to make the next version of.
+    pub fn contents(&self) -> Contents {
+        Contents {
+            slots: self.slots.clone(),
+            slots_also: self.slots_also.clone(),
+            overrides: self.overrides_sorted().into_iter().collect(),
+            overrides_also: self.overrides_also.clone(),
+            regions: self.regions.clone(),
+            nodes: self.nodes.clone(),
+        }
+    }
+
+    /// The map as bytes: one form for each map.
+    pub fn encode(&self) -> Vec<u8> {
+        encoding::encode(self)
+    }
+
+    /// Reads a map, and checks all of it: that it is the expected one, its digest, its form, its sizes, every reference.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn decode(bytes: &[u8], expected: MapId) -> Result<Map, MapError> {
+        encoding::decode(bytes, expected)
+    }
+
+    /// The map's id and its bytes: for the file from which a node starts.
+    pub fn seal(&self) -> Vec<u8> {
+        encoding::seal(self)
+    }
+
+    /// Reads what [`Map::seal`] wrote, and checks all of it, as [`Map::decode`] does.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn unseal(bytes: &[u8]) -> Result<Map, MapError> {
+        encoding::unseal(bytes)
+    }
+
+    /// What has to be known to make `next` of `base`. Its one form; longer than `next` itself if little is shared, so send the shorter.
+    pub fn delta(base: &Map, next: &Map) -> Vec<u8> {
+        delta::encode(base, next)
+    }
+
+    /// Makes the next map of `base`, and checks it as [`Map::decode`] does.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. `base` is as it was.
+    pub fn apply(base: &Map, delta: &[u8], expected: MapId) -> Result<Map, MapError> {
+        delta::apply(base, delta, expected)
+    }
+}
+
+/// Passes on the 64 bits that a [`DeviceKey`] hashes to: they are as good as random, to anyone without the cluster secret.
+#[derive(Clone, Copy, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a device key is hashed as one number");
+    }
+
+    fn write_u64(&mut self, bits: u64) {
+        self.0 = bits;
+    }
+}
