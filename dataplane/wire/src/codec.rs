@@ -1,5 +1,7 @@
 //! How values become bytes and come back: fixed-width little-endian numbers, so that each has one way to be written.
 
+use crate::device::PAYLOAD_BYTES_MAX;
+
 /// Why bytes are not a frame. Always the peer's fault; the session that sent them is closed with this text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -205,16 +207,20 @@ impl<'a> Field<'a> for Text<'a> {
     }
 }
 
-/// Bytes that end the frame: a payload, a part of a map. Their length follows from the frame's.
+/// Bytes that end the frame: a payload, a part of a map. Their length follows from the frame's, and is at most `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tail<'a>(pub &'a [u8]);
+pub struct Tail<'a, const MAX: usize = PAYLOAD_BYTES_MAX>(pub &'a [u8]);
 
-impl<'a> Field<'a> for Tail<'a> {
+impl<'a, const MAX: usize> Field<'a> for Tail<'a, MAX> {
     fn put(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.0.len() <= MAX, "{} bytes end a frame, and {MAX} may", self.0.len());
         out.extend_from_slice(self.0);
     }
 
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        if reader.remaining() > MAX {
+            return Err(DecodeError::TooLong("payload"));
+        }
         Ok(Tail(reader.rest()))
     }
 }

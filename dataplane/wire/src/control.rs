@@ -17,11 +17,14 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 128 * 1024;
 /// The largest part of a map in one frame.
 pub const MAP_PART_BYTES_MAX: usize = 64 * 1024;
 
+/// The largest JSON object of a request or an answer: what a body holds beside their number and flag.
+pub const ADMIN_JSON_BYTES_MAX: usize = CONTROL_BODY_BYTES_MAX - 5;
+
 /// The most regions that one node serves.
 pub const REGIONS_PER_NODE_MAX: usize = 64;
 
-/// What a node does. At least one bit is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a node does. At least one is set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Roles {
     /// Holds device connections.
     pub connection: bool,
@@ -33,6 +36,7 @@ pub struct Roles {
 
 impl<'a> Field<'a> for Roles {
     fn put(&self, out: &mut Vec<u8>) {
+        debug_assert!(*self != Roles::default(), "no role at all");
         out.push(u8::from(self.connection) | u8::from(self.messaging) << 1 | u8::from(self.region) << 2);
     }
 
@@ -210,7 +214,7 @@ frames! {
             /// Comes back in the answer.
             request: u32,
             /// One JSON object.
-            json: Tail<'a>,
+            json: Tail<'a, ADMIN_JSON_BYTES_MAX>,
         }
     }
     shared { 0x01 LinkHello, 0x03 LinkProof, 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
@@ -243,7 +247,7 @@ frames! {
         /// The next bytes of the map; at most [`MAP_PART_BYTES_MAX`].
         0x63 MapPart['a] {
             /// The bytes.
-            bytes: Tail<'a>,
+            bytes: Tail<'a, MAP_PART_BYTES_MAX>,
         }
         /// The answer to [`Admin`], as JSON.
         0x64 AdminAnswer['a] {
@@ -252,7 +256,7 @@ frames! {
             /// Whether it was done.
             ok: bool,
             /// One JSON object; with `ok` false it has `error`.
-            json: Tail<'a>,
+            json: Tail<'a, ADMIN_JSON_BYTES_MAX>,
         }
     }
     shared { 0x02 LinkChallenge, 0x04 LinkReady, 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }

@@ -14,6 +14,10 @@ pub const DEVICE_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 256;
 /// The largest body of a hello: an id, credentials and some numbers.
 pub const HELLO_BODY_BYTES_MAX: usize = 1024;
 
+// The longest frames fit: an id takes 65 bytes, a number 17, an instance, a delivery 8, a time to live 4.
+const _: () = assert!(65 + 8 + 12 + 1 + 4 + 2 + CREDENTIALS_BYTES_MAX <= HELLO_BODY_BYTES_MAX);
+const _: () = assert!(8 + 65 + 8 + 17 + PAYLOAD_BYTES_MAX <= DEVICE_BODY_BYTES_MAX);
+
 /// The longest credentials, in bytes.
 pub const CREDENTIALS_BYTES_MAX: usize = 512;
 

@@ -13,6 +13,9 @@ use crate::report::{Answer, Number, Trail, TtlMs, Way};
 /// The largest body of a frame on a link: a payload and what surrounds it.
 pub const PEER_BODY_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 512;
 
+// The longest frame, a forward, fits: two keys, a target, a trail, an id, an instance, a number and a time to live.
+const _: () = assert!(16 + 16 + 13 + 17 + 65 + 8 + 17 + 4 + PAYLOAD_BYTES_MAX <= PEER_BODY_BYTES_MAX);
+
 /// To what a message is being forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {

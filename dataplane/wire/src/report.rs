@@ -21,6 +21,11 @@ impl<'a> Field<'a> for Number {
         match self.confirmed {
             None => out.push(0),
             Some(lowest) => {
+                debug_assert!(
+                    lowest <= self.number,
+                    "{lowest} is unresolved, and only {} was sent",
+                    self.number
+                );
                 out.push(1);
                 lowest.put(out);
             }

@@ -1,6 +1,8 @@
 //! Maps that tests share: a small one by hand, and arbitrary ones.
 #![allow(dead_code)] // Each test file uses some of it.
 
+pub mod frames;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
