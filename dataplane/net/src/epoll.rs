@@ -30,6 +30,7 @@ use self::socket::{Phase, Receive, Send, close_gently};
 use crate::buffers::Pools;
 use crate::clock;
 use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
+use crate::ready::ReadyLists;
 use crate::slots::Slots;
 
 /// The bounds of an [`EpollDriver`].
@@ -99,8 +100,8 @@ pub struct EpollDriver {
     sockets: Slots<socket::Socket>,
     listeners: Listeners,
     pools: Pools,
-    /// Slots with something to read, by [`BufferGroup`].
-    ready: [ReadyList; 2],
+    /// Sockets with something to read.
+    ready: ReadyLists,
     /// Completions that didn't come out of `wait`: of sends, closes, hand-overs, failed connects.
     queue: VecDeque<Completion<Socket>>,
     polls: u64,
@@ -133,7 +134,7 @@ impl EpollDriver {
             sockets: Slots::new(options.sockets_max),
             listeners: Listeners::default(),
             pools,
-            ready: Default::default(),
+            ready: ReadyLists::default(),
             queue: VecDeque::new(),
             polls: 0,
             options,
@@ -191,8 +192,7 @@ impl EpollDriver {
     /// How long to block: not at all if there is work that needs no report.
     fn timeout(&self, until: Option<Instant>, has_completions: bool) -> Option<Duration> {
         let groups = [BufferGroup::Device, BufferGroup::Link];
-        let readable =
-            |group: BufferGroup| !self.ready[group as usize].slots.is_empty() && !self.pools.of(group).exhausted();
+        let readable = |group: BufferGroup| !self.ready.of(group).is_empty() && !self.pools.of(group).exhausted();
         if has_completions || groups.into_iter().any(readable) || self.listeners.ready() {
             return Some(Duration::ZERO);
         }
@@ -259,12 +259,12 @@ impl EpollDriver {
             BufferGroup::Device => DEVICE_READS_MAX,
             BufferGroup::Link => LINK_READS_MAX,
         };
-        let turns = self.ready[group as usize].slots.len();
+        let turns = self.ready.of(group).len();
         for _ in 0..turns {
             if self.pools.of(group).exhausted() {
                 return;
             }
-            let Some(slot) = self.ready[group as usize].pop() else {
+            let Some(slot) = self.ready.of_mut(group).pop() else {
                 return;
             };
             let Some((token, socket)) = self.sockets.at_mut(slot) else {
@@ -519,37 +519,10 @@ impl EpollDriver {
     }
 }
 
-/// Slots in the order in which they will have their turn. Each stands in it at most once, so that the table bounds it; one that was
-/// reused or wants nothing any more by its turn is skipped then.
-#[derive(Debug, Default)]
-struct ReadyList {
-    slots: VecDeque<u32>,
-    /// By slot.
-    listed: Vec<bool>,
-}
-
-impl ReadyList {
-    fn push(&mut self, slot: u32) {
-        let index = slot as usize;
-        if index >= self.listed.len() {
-            self.listed.resize(index + 1, false);
-        }
-        if !std::mem::replace(&mut self.listed[index], true) {
-            self.slots.push_back(slot);
-        }
-    }
-
-    fn pop(&mut self) -> Option<u32> {
-        let slot = self.slots.pop_front()?;
-        self.listed[slot as usize] = false;
-        Some(slot)
-    }
-}
-
 /// Puts a socket that wants to be read into the list of its group.
-fn list_if_ready(ready: &mut [ReadyList; 2], slot: u32, socket: &socket::Socket) {
+fn list_if_ready(ready: &mut ReadyLists, slot: u32, socket: &socket::Socket) {
     if let Some(group) = socket.wants_read() {
-        ready[group as usize].push(slot);
+        ready.of_mut(group).push(slot);
     }
 }
 

@@ -65,6 +65,15 @@ impl<T> Slots<T> {
         Some((Token { slot, generation }, value))
     }
 
+    /// The tokens of all values, by slot.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        let tokens = self.values.iter().map(|(slot, _)| Token {
+            slot: slot as u32,
+            generation: self.generations[slot],
+        });
+        tokens.collect()
+    }
+
     /// Frees the slot of `token`: the token is dead from now on.
     pub(crate) fn remove(&mut self, token: Token) -> Option<T> {
         let slot = token.slot as usize;

@@ -1,0 +1,133 @@
+//! What can go wrong in a world, by the hand of a scenario.
+
+use std::net::IpAddr;
+
+use trunkline_wire::time::Instant;
+
+use super::network::{Event, Network};
+use super::{Death, Descriptors, DriverId, Latency};
+
+/// Which way between two hosts, a and b.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From a to b.
+    Forward,
+    /// From b to a.
+    Backward,
+    /// Either.
+    Both,
+}
+
+impl Network {
+    pub(super) fn set_latency(&mut self, from: IpAddr, to: IpAddr, latency: Latency) {
+        self.latencies.insert((from, to), latency);
+    }
+
+    pub(super) fn cut(&mut self, a: IpAddr, b: IpAddr, direction: Direction) {
+        let (forward, backward) = match direction {
+            Direction::Forward => (true, false),
+            Direction::Backward => (false, true),
+            Direction::Both => (true, true),
+        };
+        if forward {
+            self.cuts.insert((a, b));
+        }
+        if backward {
+            self.cuts.insert((b, a));
+        }
+    }
+
+    pub(super) fn heal(&mut self, a: IpAddr, b: IpAddr) {
+        self.cuts.remove(&(a, b));
+        self.cuts.remove(&(b, a));
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(super) fn reset_connections(&mut self, host: IpAddr) {
+        for id in self.ends.tokens() {
+            let Some(end) = self.ends.get_mut(id) else { continue };
+            if end.local.ip() == host || end.remote.ip() == host {
+                // From itself, so that no cut is in the way.
+                let from = end.local.ip();
+                self.schedule(self.now, Event::Reset { from, to: id });
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, host: IpAddr, death: Death) {
+        self.host(host).up = death == Death::Visible;
+        self.host(host).paused_until = Instant::ZERO;
+        for driver in 0..self.drivers.len() {
+            if self.drivers[driver].host == host {
+                self.end_process(DriverId(driver as u32), death);
+            }
+        }
+        // Those on their way between two drivers, or not accepted yet.
+        for id in self.ends.tokens() {
+            if self.ends.get_mut(id).is_some_and(|end| end.local.ip() == host) {
+                self.vanish(id, death);
+            }
+        }
+    }
+
+    /// A driver's thread is gone, and with it all that it owned.
+    pub(super) fn end_process(&mut self, driver: DriverId, death: Death) {
+        let state = self.state(driver);
+        if !std::mem::replace(&mut state.alive, false) {
+            return;
+        }
+        state.queue.clear();
+        for token in state.sockets.tokens() {
+            if let Some(end) = self.state(driver).sockets.remove(token) {
+                self.vanish(end, death);
+            }
+        }
+        self.unlisten_where(|listener| listener.driver == driver, death);
+    }
+
+    pub(super) fn pause(&mut self, host: IpAddr, until: Instant) {
+        self.host(host).paused_until = until;
+        // In case an earlier pause, which would have lasted longer, is over now.
+        for driver in 0..self.drivers.len() {
+            if self.drivers[driver].host == host {
+                self.announce(DriverId(driver as u32));
+            }
+        }
+    }
+
+    pub(super) fn is_paused(&mut self, host: IpAddr) -> bool {
+        let now = self.now;
+        self.host(host).paused_until > now
+    }
+
+    pub(super) fn wall_ms(&mut self, host: IpAddr) -> u64 {
+        let now = self.now;
+        u64::try_from(self.host(host).wall_at(now) / 1000).unwrap_or(0)
+    }
+
+    pub(super) fn jump_wall(&mut self, host: IpAddr, ms: i64) {
+        self.host(host).wall_micros += i128::from(ms) * 1000;
+    }
+
+    pub(super) fn drift_wall(&mut self, host: IpAddr, ppm: i64) {
+        let now = self.now;
+        let host = self.host(host);
+        host.wall_micros = host.wall_at(now);
+        host.wall_since = now;
+        host.drift_ppm = ppm;
+    }
+
+    pub(super) fn set_descriptors(&mut self, host: IpAddr, descriptors: Descriptors) {
+        self.host(host).descriptors = descriptors;
+    }
+}
+
+impl super::network::Host {
+    fn wall_at(&self, now: Instant) -> i128 {
+        let elapsed = now.since(self.wall_since).as_micros() as i128;
+        self.wall_micros + elapsed + elapsed * i128::from(self.drift_ppm) / 1_000_000
+    }
+}
