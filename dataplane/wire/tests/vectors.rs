@@ -1,0 +1,309 @@
+//! Known bytes. They were computed by another program from `PROTOCOL.md`, which shows them too: if one of these fails, the format
+//! has changed, and with it everything that speaks it.
+
+use std::fmt::Debug;
+
+use trunkline_wire::auth::{ClusterKeys, DeviceToken, LinkEnd, LinkSide, Secret};
+use trunkline_wire::codec::{Tail, Text};
+use trunkline_wire::common::{Failure, Ping};
+use trunkline_wire::device::*;
+use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
+use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
+use trunkline_wire::map::{Contents, Map, Node, Region, Roles};
+use trunkline_wire::peer::{Forward, PeerFrame, Target};
+use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::report::{Number, Outcome, Trail, TtlMs, Way};
+
+const INSTANCE: Instance = Instance(0x1122_3344_5566_7788);
+const CLOCK: u64 = 1_700_000_000_000 << 16 | 3;
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap());
+    bytes.collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check<'a, F, T>(frame: F, wrap: impl Fn(F) -> T, known: &'a [u8])
+where
+    F: Encode + Copy,
+    T: Decode<'a> + PartialEq + Debug,
+{
+    assert_eq!(hex(&frame.to_vec()), hex(known));
+    let (header, body) = known.split_first_chunk::<HEADER_BYTES>().unwrap();
+    let header = Header::decode(*header);
+    assert_eq!(header.length as usize, body.len());
+    assert_eq!(T::decode(header.ty, body), Ok(Some(wrap(frame))));
+}
+
+fn id(text: &str) -> IdRef<'_> {
+    IdRef::new(text).unwrap()
+}
+
+fn first() -> Number {
+    Number {
+        number: 0,
+        confirmed: Some(0),
+    }
+}
+
+#[test]
+fn a_preface() {
+    assert_eq!(hex(&Preface::new(Side::Device).encode()), "54524b4c01010100");
+    assert_eq!(hex(&Preface::new(Side::Peer).encode()), "54524b4c02010100");
+    assert_eq!(hex(&Preface::new(Side::Control).encode()), "54524b4c03010100");
+}
+
+#[test]
+fn a_hello() {
+    let known = "2100000105616c69636588776655443322110000000000000000000000000080a903000000";
+    let hello = Hello {
+        device: id("alice"),
+        instance: INSTANCE,
+        presented: Epoch::NONE,
+        purpose: Purpose::Full,
+        ping_interval: PingIntervalMs::default(),
+        credentials: Credentials::default(),
+    };
+    check(hello, ClientFrame::Hello, &unhex(known));
+}
+
+#[test]
+fn a_welcome() {
+    let known = "190000410103000068e5cf8b010500000005000000407e050000040000";
+    let welcome = Welcome {
+        version: 1,
+        epoch: Epoch {
+            clock: CLOCK,
+            node: NodeId(5),
+        },
+        node: NodeId(5),
+        idle_ms: 360_000,
+        unresolved_max: 1024,
+    };
+    check(welcome, ServerFrame::Welcome, &unhex(known));
+}
+
+#[test]
+fn a_send() {
+    let known = "2300000203626f62000000000000000001000000000000000060ea000068656c6c6f2c20626f62";
+    let send = Send {
+        recipient: id("bob"),
+        number: first(),
+        ttl: TtlMs::default(),
+        payload: Tail(b"hello, bob"),
+    };
+    check(send, ClientFrame::Send, &unhex(known));
+}
+
+#[test]
+fn a_send_that_wants_no_report() {
+    let known = "1500000203626f62010000000000000000e80300007469636b";
+    let send = Send {
+        recipient: id("bob"),
+        number: Number {
+            number: 1,
+            confirmed: None,
+        },
+        ttl: TtlMs::new(1000).unwrap(),
+        payload: Tail(b"tick"),
+    };
+    check(send, ClientFrame::Send, &unhex(known));
+}
+
+#[test]
+fn a_delivery() {
+    let known =
+        "31000042010000000000000005616c6963658877665544332211000000000000000001000000000000000068656c6c6f2c20626f62";
+    let deliver = Deliver {
+        delivery: 1,
+        sender: id("alice"),
+        instance: INSTANCE,
+        number: first(),
+        payload: Tail(b"hello, bob"),
+    };
+    check(deliver, ServerFrame::Deliver, &unhex(known));
+}
+
+#[test]
+fn an_acknowledgement() {
+    let acknowledge = Acknowledge {
+        delivery: 1,
+        late: false,
+    };
+    check(
+        acknowledge,
+        ClientFrame::Acknowledge,
+        &unhex("09000003010000000000000000"),
+    );
+}
+
+#[test]
+fn a_report() {
+    let report = Report {
+        recipient: id("bob"),
+        number: 0,
+        outcome: Outcome::Delivered { late: false },
+        way: Way::Local,
+    };
+    check(
+        report,
+        ServerFrame::Report,
+        &unhex("1000004303626f62000000000000000001000001"),
+    );
+}
+
+#[test]
+fn a_ping_a_failure_a_go_away_and_a_superseded() {
+    check(Ping { token: 7 }, ClientFrame::Ping, &unhex("080000100700000000000000"));
+    let failure = Failure {
+        code: ErrorCode::OutOfTurn,
+        text: Text::clipped("a second hello"),
+    };
+    check(
+        failure,
+        ServerFrame::Failure,
+        &unhex("1100001e05000e61207365636f6e642068656c6c6f"),
+    );
+    let go_away = GoAway {
+        retry_after_ms: 5000,
+        reason: GoAwayReason::Shutdown,
+    };
+    check(go_away, ServerFrame::GoAway, &unhex("050000448813000001"));
+    let epoch = Epoch {
+        clock: CLOCK + 1,
+        node: NodeId(6),
+    };
+    check(
+        Superseded { epoch },
+        ServerFrame::Superseded,
+        &unhex("0c00004504000068e5cf8b0106000000"),
+    );
+}
+
+#[test]
+fn error_codes_keep_their_numbers() {
+    let names = [
+        "bad_preface",
+        "unsupported_version",
+        "malformed",
+        "too_long",
+        "out_of_turn",
+        "hello_timeout",
+        "idle_timeout",
+        "unauthorized",
+        "wrong_secret",
+        "slow_reader",
+        "not_served",
+        "internal",
+    ];
+    for (code, (number, name)) in ErrorCode::ALL.iter().zip((1u8..).zip(names)) {
+        let text = Text::clipped("");
+        assert_eq!((Failure { code: *code, text }).to_vec()[HEADER_BYTES..], [number, 0, 0]);
+        assert_eq!(code.name(), name);
+    }
+    assert_eq!(ErrorCode::ALL.len(), names.len());
+}
+
+fn keys() -> ClusterKeys {
+    ClusterKeys::new(&Secret::new(b"correct horse battery staple\n").unwrap())
+}
+
+#[test]
+fn device_keys() {
+    assert_eq!(
+        keys().device_key(id("alice")).to_string(),
+        "372bf231b16087712c2044923c4adcc1"
+    );
+    assert_eq!(
+        keys().device_key(id("bob")).to_string(),
+        "f4ca5f60988b5f19b8a5e557afb4306b"
+    );
+    assert_eq!(keys().device_key(id("alice")).slot(), 0x372b);
+}
+
+#[test]
+fn a_key_check_and_both_proofs() {
+    let end = |node, incarnation, byte| LinkEnd {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        nonce: [byte; 32],
+    };
+    let (opener, acceptor) = (end(1, 10, 1), end(2, 20, 2));
+    assert_eq!(hex(&keys().check()), "b9505c23f7dd1210");
+    let known = "2a5f371a49892ac50c305456306ebaa272a6f7bcf9aaed3db1e18bbe9aa4c3dc";
+    assert_eq!(hex(&keys().prove(LinkSide::Opener, &opener, &acceptor)), known);
+    let known = "2b98f47ec16db6204dbbeee98c6e39bd1c2a56f99d5d21223d53a72c78fca0dc";
+    assert_eq!(hex(&keys().prove(LinkSide::Acceptor, &opener, &acceptor)), known);
+}
+
+#[test]
+fn a_token() {
+    let key = Secret::new(b"correct horse battery staple").unwrap();
+    let token = DeviceToken::sign(&key, id("alice"), 2_000_000_000);
+    let known = "0094357700000000921e4e4b70a7fe9ecd7f80ef442f3eaad294110c7b7c48459e851843722f2eaa";
+    assert_eq!(token.to_string(), known);
+}
+
+#[test]
+fn a_forward() {
+    let known = "5f0000206b30b4af57e5a5b8195f8b98605fcaf4000000000000000000000000000101000000c1dc4a3c9244202c718760b131f22b37\
+                 05616c6963658877665544332211000000000000000001000000000000000056ea000068656c6c6f2c20626f62";
+    let forward = Forward {
+        recipient: keys().device_key(id("bob")),
+        target: Target::Region { gone: Epoch::NONE },
+        trail: Trail::default().then(NodeId(1)).unwrap(),
+        sender_key: keys().device_key(id("alice")),
+        sender: id("alice"),
+        instance: INSTANCE,
+        number: first(),
+        ttl: TtlMs::new(59_990).unwrap(),
+        payload: Tail(b"hello, bob"),
+    };
+    check(forward, PeerFrame::Forward, &unhex(known));
+}
+
+fn map(version: u64, change: impl FnOnce(&mut Contents)) -> Map {
+    let mut contents = Contents::default();
+    contents.slots.fill(RegionId(1));
+    let region = Region {
+        name: "north".into(),
+        instances: vec![NodeId(1)],
+    };
+    contents.regions.insert(RegionId(1), region);
+    let node = Node {
+        name: "node-1".into(),
+        incarnation: Incarnation(3),
+        roles: Roles {
+            region: true,
+            ..Roles::default()
+        },
+        device_address: None,
+        peer_address: Some(([10, 0, 0, 1], 7401).into()),
+        http_address: None,
+    };
+    contents.nodes.insert(NodeId(1), node);
+    change(&mut contents);
+    Map::build(INSTANCE.0, version, contents).unwrap()
+}
+
+#[test]
+fn a_map_and_a_delta() {
+    let one = map(1, |_| {});
+    let known = "544b4d3188776655443322110100000000000000010000000100056e6f72746801010000000100000001000000066e6f6465\
+                 2d3103000000000000000400040a000001e91c0001000000ffff0100000000000000000000000000";
+    assert_eq!(hex(&one.encode()), known);
+    assert_eq!(hex(&one.id().digest), "b05ab8e2ed4beb93d1142edccd82e899");
+    let bob = DeviceKey(0xf4ca_5f60_988b_5f19_b8a5_e557_afb4_306b);
+    let two = map(2, |contents| {
+        contents.overrides.insert(bob, RegionId(1));
+    });
+    let known = "544b443188776655443322110100000000000000b05ab8e2ed4beb93d1142edccd82e8998877665544332211020000000000\
+                 0000560f56c8711a77917644b6b0b83999b40000000000000000000000000000000000000000000000000000000000000000\
+                 010000006b30b4af57e5a5b8195f8b98605fcaf401000000000000000000";
+    assert_eq!(hex(&Map::delta(&one, &two)), known);
+    assert_eq!(Map::apply(&one, &unhex(known), two.id()), Ok(two));
+}
