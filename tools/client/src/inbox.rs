@@ -1,0 +1,181 @@
+//! What the client's thread and its user share: the events that wait to be taken.
+//!
+//! Messages and other events wait in two queues, because a user may take one kind and leave the other; the order over both is
+//! kept by counting.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::event::{Event, Loss, Message, MessageId, Report, StopReason, Welcomed};
+
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<(u64, Message)>,
+    others: VecDeque<(u64, Event)>,
+    count: u64,
+    /// Messages whose report somebody waits for, and the report once it is there.
+    awaited: BTreeMap<MessageId, Option<Report>>,
+    standing: Standing,
+    /// The thread found no room, and waits to be woken.
+    starved: bool,
+}
+
+/// How the device stands, by the events so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not let in yet, or not any more; why the last connection ended.
+    #[default]
+    Apart,
+    Lost(Loss),
+    Welcomed(Welcomed),
+    Stopped(StopReason),
+    /// The thread is gone.
+    Ended,
+}
+
+/// Whether somebody waits for a message's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaiting {
+    Report,
+    Nothing,
+}
+
+impl Inbox {
+    /// Whether there is room for an event. If not, [`Inbox::starved`] will be true when there is again.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut state = self.lock();
+        let has_room = state.messages.len() + state.others.len() < WAITING_MAX;
+        state.starved = !has_room;
+        has_room
+    }
+
+    pub(crate) fn put(&self, event: Event) {
+        let mut state = self.lock();
+        state.count += 1;
+        let count = state.count;
+        match &event {
+            Event::Welcomed(welcomed) => state.standing = Standing::Welcomed(*welcomed),
+            Event::Disconnected { reason, .. } => state.standing = Standing::Lost(reason.clone()),
+            Event::Stopped { reason } => state.standing = Standing::Stopped(reason.clone()),
+            Event::Message(_) | Event::Report(_) => {}
+        }
+        match event {
+            Event::Message(message) => state.messages.push_back((count, message)),
+            Event::Report(report) => match state.awaited.get_mut(&report.id) {
+                Some(awaited) => *awaited = Some(report),
+                None => state.others.push_back((count, Event::Report(report))),
+            },
+            other @ (Event::Welcomed(_) | Event::Disconnected { .. } | Event::Stopped { .. }) => {
+                state.others.push_back((count, other));
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// From now on the message's report is kept for [`Inbox::wait_report`].
+    pub(crate) fn await_report(&self, id: &MessageId) {
+        self.lock().awaited.insert(id.clone(), None);
+    }
+
+    /// The thread is gone: nothing more will come.
+    pub(crate) fn end(&self) {
+        self.lock().standing = Standing::Ended;
+        self.changed.notify_all();
+    }
+
+    /// `None` if the thread has ended before the report came.
+    pub(crate) fn wait_report(&self, id: &MessageId) -> Option<Report> {
+        let mut state = self.lock();
+        loop {
+            if let Some(Some(report)) = state.awaited.get(id) {
+                let report = report.clone();
+                state.awaited.remove(id);
+                return Some(report);
+            }
+            if state.standing == Standing::Ended {
+                state.awaited.remove(id);
+                return None;
+            }
+            state = self.changed.wait(state).expect(POISONED);
+        }
+    }
+
+    /// Waits until the standing is one that decides, for at most `timeout`; returns the last one.
+    pub(crate) fn wait_decided(&self, timeout: Duration) -> Standing {
+        let mut last = Standing::Apart;
+        self.wait(timeout, |state| {
+            last = state.standing.clone();
+            match last {
+                Standing::Welcomed(_) | Standing::Stopped(_) | Standing::Ended => Some(()),
+                Standing::Apart | Standing::Lost(_) => None,
+            }
+        });
+        last
+    }
+
+    pub(crate) fn wait_message(&self, timeout: Duration) -> Option<Message> {
+        self.wait(timeout, |state| state.messages.pop_front())
+            .map(|(_, message)| message)
+    }
+
+    pub(crate) fn wait_event(&self, timeout: Duration) -> Option<Event> {
+        self.wait(timeout, State::pop)
+    }
+
+    pub(crate) fn take_all(&self) -> Vec<Event> {
+        let mut state = self.lock();
+        std::iter::from_fn(|| state.pop()).collect()
+    }
+
+    /// Whether the thread waits to be told that there is room.
+    pub(crate) fn starved(&self) -> bool {
+        let mut state = self.lock();
+        std::mem::take(&mut state.starved)
+    }
+
+    fn wait<T>(&self, timeout: Duration, mut take: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+        let end = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        loop {
+            if let Some(taken) = take(&mut state) {
+                return Some(taken);
+            }
+            let left = match end {
+                Some(end) => end.saturating_duration_since(Instant::now()),
+                None => timeout,
+            };
+            if left.is_zero() || state.standing == Standing::Ended {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, left).expect(POISONED).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect(POISONED)
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Event> {
+        let message = self.messages.front().map_or(u64::MAX, |(count, _)| *count);
+        let other = self.others.front().map_or(u64::MAX, |(count, _)| *count);
+        if message < other {
+            self.messages.pop_front().map(|(_, message)| Event::Message(message))
+        } else {
+            self.others.pop_front().map(|(_, event)| event)
+        }
+    }
+}
+
+const POISONED: &str = "a thread panicked while it held the inbox";
+
+/// Events that wait here; further ones wait in the fleet, which has bounds of its own.
+const WAITING_MAX: usize = 1024;
