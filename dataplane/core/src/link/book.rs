@@ -1,0 +1,465 @@
+//! One shard's links, by node and by connection.
+
+mod closing;
+mod opening;
+mod timers;
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use slab::Slab;
+use trunkline_wire::auth::ClusterKeys;
+use trunkline_wire::common::{Failure, Ping, Pong};
+use trunkline_wire::control::Roles;
+use trunkline_wire::device::ErrorCode;
+use trunkline_wire::frame::Encode;
+use trunkline_wire::handshake::{Acceptor, Opener};
+use trunkline_wire::id::{Incarnation, NodeId, RegionId, ShardId};
+use trunkline_wire::map::Map;
+use trunkline_wire::peer::{LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, SyncBegin, Synced};
+use trunkline_wire::time::Instant;
+
+use super::need;
+use super::peer::PeerEntry;
+use super::sync::Taken;
+use super::{LinkCounters, LinkEffect, LinkOutbox, LinkState, LinkStatus, shard_of_node, token};
+use crate::outbox::{Conn, ShardEvent};
+
+/// What a link book is told once.
+#[derive(Clone, Debug)]
+pub struct LinkConfig {
+    /// This node.
+    pub node: NodeId,
+    /// Which of its starts.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub roles: Roles,
+    /// This shard.
+    pub shard: ShardId,
+    /// How many shards this node has.
+    pub shards: u16,
+    /// Proves the cluster secret.
+    pub keys: ClusterKeys,
+    /// Links beyond the required ones, of all shards together.
+    pub direct_links_max: u32,
+    /// Where jitter comes from.
+    pub seed: u64,
+}
+
+/// A connection's place in its book: an index, and how often it was reused. Dead after [`LinkEffect::Close`] and
+/// [`LinkBook::closed`]; using it then does nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkRef {
+    index: u32,
+    generation: u32,
+}
+
+/// Whose a frame is that came on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// The book has taken it.
+    Taken,
+    /// The book has closed the connection; nothing that follows counts.
+    Over,
+    /// The router's.
+    Router {
+        /// Who said it.
+        from: NodeId,
+        /// Whether it came on the link, and not on one that was replaced or is being closed.
+        current: bool,
+    },
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Link {
+    generation: u32,
+    /// `None` until [`LinkBook::dialing`].
+    conn: Option<Conn>,
+    node: NodeId,
+    /// Whether this node dialled.
+    dialled: bool,
+    incarnation: Incarnation,
+    phase: Phase,
+    /// Until when the phase has to be over; never for a link that is up.
+    deadline: Instant,
+    /// When anything was received.
+    heard: Instant,
+    pinged: Instant,
+    /// When anything but pings and pongs went either way.
+    traffic: Instant,
+    up_at: Instant,
+    serial: u64,
+    /// Of which regions the other side was sent, or is being sent, the sessions on this link.
+    synced: Vec<RegionId>,
+}
+
+/// How far a connection is; the picture is at the module.
+#[derive(Debug)]
+enum Phase {
+    Dialing,
+    AwaitChallenge(Opener),
+    AwaitReady,
+    AwaitProof(Acceptor),
+    Up,
+    /// Down for the shards; what they sent before they knew is still on its way here. `answer`: the other side has asked.
+    Fencing {
+        answer: bool,
+    },
+    AwaitClosed,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct LinkBook {
+    config: LinkConfig,
+    map: Arc<Map>,
+    rng: Rng,
+    /// By ascending node.
+    peers: Vec<PeerEntry>,
+    links: Slab<Link>,
+    generation: u32,
+    serial: u64,
+    sync: u64,
+    pings: u64,
+    taken: Taken,
+    direct_links_max: usize,
+    leaving: bool,
+    /// No timer is due before this.
+    next: Instant,
+    counters: LinkCounters,
+}
+
+impl LinkBook {
+    /// A book without links. Call [`LinkBook::tick`] at least at each [`LinkBook::deadline`].
+    pub fn new(now: Instant, config: LinkConfig, map: Arc<Map>) -> LinkBook {
+        let share = config.direct_links_max.div_ceil(u32::from(config.shards)).max(1);
+        let mut book = LinkBook {
+            rng: Rng::with_seed(config.seed),
+            peers: Vec::new(),
+            links: Slab::new(),
+            generation: 0,
+            serial: 0,
+            // Each start counts in a range of its own, so that an answer to an earlier start's stream fits none of this one's.
+            sync: config.incarnation.0 << 24,
+            pings: 0,
+            taken: Taken::new(config.shards),
+            direct_links_max: share as usize,
+            leaving: false,
+            next: now,
+            counters: LinkCounters::default(),
+            map,
+            config,
+        };
+        book.note_required();
+        book
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &LinkCounters {
+        &self.counters
+    }
+
+    /// The connection that takes frames for `node` now. Counts as traffic.
+    pub fn route(&mut self, now: Instant, node: NodeId) -> Option<Conn> {
+        let at = self.find(node).ok()?;
+        let peer = &self.peers[at];
+        let link = &mut self.links[peer.current.or(peer.fencing)? as usize];
+        link.traffic = now;
+        link.conn
+    }
+
+    /// A frame that arrived on `link`.
+    pub fn frame(&mut self, now: Instant, link: LinkRef, ty: u8, body: &[u8], out: &mut LinkOutbox) -> Passage {
+        let Some(index) = self.index(link) else {
+            return Passage::Over;
+        };
+        let link = &mut self.links[index as usize];
+        link.heard = now;
+        match ty {
+            LinkHello::TYPE..=LinkClosed::TYPE | Ping::TYPE | Pong::TYPE | Failure::TYPE => {}
+            _ => {
+                link.traffic = now;
+                return self.pass(now, index, ty, out);
+            }
+        }
+        match self.manage(now, index, ty, body, out) {
+            Ok(passage) => passage,
+            Err((code, text)) => {
+                self.broken(now, self.name(index), code, &text, out);
+                Passage::Over
+            }
+        }
+    }
+
+    /// A frame for the router, if the link is one that carries any.
+    fn pass(&mut self, now: Instant, index: u32, ty: u8, out: &mut LinkOutbox) -> Passage {
+        let link = &self.links[index as usize];
+        let from = link.node;
+        match link.phase {
+            Phase::Up => Passage::Router { from, current: true },
+            Phase::Fencing { .. } | Phase::AwaitClosed => Passage::Router { from, current: false },
+            Phase::Dialing | Phase::AwaitChallenge(_) | Phase::AwaitReady | Phase::AwaitProof(_) => {
+                let text = format!("a frame of type 0x{ty:02x} before the link is ready");
+                self.broken(now, self.name(index), ErrorCode::OutOfTurn, &text, out);
+                Passage::Over
+            }
+        }
+    }
+
+    fn manage(
+        &mut self,
+        now: Instant,
+        index: u32,
+        ty: u8,
+        body: &[u8],
+        out: &mut LinkOutbox,
+    ) -> Result<Passage, Fault> {
+        match ty {
+            LinkChallenge::TYPE => self.challenge(now, index, &decode(LinkChallenge::decode_body(body))?, out),
+            LinkProof::TYPE => self.proof(now, index, &decode(LinkProof::decode_body(body))?, out),
+            LinkReady::TYPE => self.ready(now, index, decode(LinkReady::decode_body(body))?, out),
+            LinkClose::TYPE => {
+                decode(LinkClose::decode_body(body))?;
+                self.asked_to_close(now, index, out)
+            }
+            LinkClosed::TYPE => {
+                decode(LinkClosed::decode_body(body))?;
+                self.answered_close(now, index, out)
+            }
+            Ping::TYPE => {
+                let Ping { token } = decode(Ping::decode_body(body))?;
+                let link = &self.links[index as usize];
+                if let (true, Some(conn)) = (link.phase.carries(), link.conn) {
+                    out.send(conn, &Pong { token });
+                    return Ok(Passage::Taken);
+                }
+                Err(out_of_turn("ping"))
+            }
+            Pong::TYPE => {
+                let Pong { token } = decode(Pong::decode_body(body))?;
+                match token::is_router(token) {
+                    true => Ok(self.pass(now, index, ty, out)),
+                    false => Ok(Passage::Taken),
+                }
+            }
+            Failure::TYPE => {
+                let failure = decode(Failure::decode_body(body))?;
+                let text = format!(
+                    "it closed the link: {} ({})",
+                    failure.text.as_str(),
+                    failure.code.name()
+                );
+                self.drop_link(now, index, &text, out);
+                Ok(Passage::Over)
+            }
+            // The hello was read before there was a link.
+            _ => Err(out_of_turn("hello")),
+        }
+    }
+
+    /// A newer map: other nodes may be required, or reached elsewhere, or serve other regions.
+    pub fn apply_map(&mut self, now: Instant, map: Arc<Map>, out: &mut LinkOutbox) {
+        self.map = map;
+        self.note_required();
+        self.next = now;
+        for at in 0..self.peers.len() {
+            if let Some(index) = self.peers[at].current {
+                self.sync_regions(index, out);
+            }
+        }
+        let map = &self.map;
+        self.peers.retain(|peer| {
+            let linked = peer.current.is_some() || peer.dial.is_some() || peer.fencing.is_some();
+            linked || peer.required || map.node(peer.node).is_some()
+        });
+    }
+
+    /// A link to `node` would be of use.
+    pub fn wish(&mut self, now: Instant, node: NodeId) {
+        if node == self.config.node || self.leaving || !self.owns(node) {
+            return;
+        }
+        let can_be_dialled = self.map.node(node).is_some_and(|node| node.peer_address.is_some());
+        let wished = self.peers.iter().filter(|peer| peer.wished).count();
+        let known = self.find(node).ok().map(|at| &self.peers[at]);
+        if known.is_some_and(|peer| peer.required || peer.wished || peer.current.is_some() || peer.retry_at > now) {
+            return;
+        }
+        if !can_be_dialled || wished >= self.direct_links_max {
+            self.counters.link_wishes_refused += 1;
+            return;
+        }
+        self.peer(node).wished = true;
+        self.next = now;
+    }
+
+    /// One shard of this node has taken a stream of sessions: [`ShardEvent::SyncTaken`]. When all have, the sender is told.
+    pub fn sync_taken(&mut self, node: NodeId, region: RegionId, sync: u64, out: &mut LinkOutbox) {
+        if !self.owns(node) || !self.taken.by_one(node, region, sync) {
+            return;
+        }
+        if let Some(conn) = self.current_conn(node) {
+            out.send(conn, &Synced { region, sync });
+        }
+    }
+
+    /// Required nodes to which there is no link.
+    pub fn missing(&self) -> impl Iterator<Item = NodeId> {
+        let missing = |peer: &&PeerEntry| peer.required && peer.current.is_none();
+        self.peers.iter().filter(missing).map(|peer| peer.node)
+    }
+
+    /// How many links are up.
+    pub fn up(&self) -> usize {
+        self.peers.iter().filter(|peer| peer.current.is_some()).count()
+    }
+
+    /// Whether no connection is left: after [`LinkBook::leave`] the node may go.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Every node that has, had or should have a link, by ascending id.
+    pub fn status(&self, now: Instant) -> Vec<LinkStatus> {
+        let status = |peer: &PeerEntry| {
+            let index = peer.current.or(peer.dial).or(peer.fencing);
+            let link = index.map(|index| &self.links[index as usize]);
+            LinkStatus {
+                node: peer.node,
+                state: link.map_or(LinkState::Idle, |link| link.phase.state()),
+                required: peer.required,
+                dialled: link.is_some_and(|link| link.dialled),
+                heard_ms: link
+                    .filter(|link| link.phase.carries())
+                    .map(|link| (now - link.heard).as_millis() as u64),
+                failures: peer.failures,
+                trouble: peer.trouble.clone(),
+            }
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    /// Names all sessions of each region that the other side of `index` serves, if this node has sessions: the begin leaves on the
+    /// link before any shard is told.
+    fn sync_regions(&mut self, index: u32, out: &mut LinkOutbox) {
+        let link = &mut self.links[index as usize];
+        let (node, Some(conn)) = (link.node, link.conn) else {
+            return;
+        };
+        if !self.config.roles.connection {
+            return;
+        }
+        link.synced.retain(|&region| self.map.instances(region).contains(&node));
+        for (region, of) in self.map.regions() {
+            if link.synced.contains(&region) || !of.instances.contains(&node) {
+                continue;
+            }
+            link.synced.push(region);
+            self.sync += 1;
+            let sync = self.sync;
+            out.send(conn, &SyncBegin { region, sync });
+            out.push(LinkEffect::Event(ShardEvent::SyncStart {
+                node,
+                region,
+                sync,
+                map_version: self.map.id().version,
+            }));
+        }
+    }
+
+    fn note_required(&mut self) {
+        let required = need::required(&self.map, self.config.node, self.config.roles);
+        for peer in &mut self.peers {
+            peer.required = required.contains(&peer.node);
+        }
+        for node in required {
+            if self.owns(node) {
+                self.peer(node).required = true;
+            }
+        }
+    }
+
+    fn owns(&self, node: NodeId) -> bool {
+        shard_of_node(node, self.config.shards) == self.config.shard
+    }
+
+    fn current_conn(&self, node: NodeId) -> Option<Conn> {
+        let at = self.find(node).ok()?;
+        self.links[self.peers[at].current? as usize].conn
+    }
+
+    fn find(&self, node: NodeId) -> Result<usize, usize> {
+        self.peers.binary_search_by_key(&node, |peer| peer.node)
+    }
+
+    fn peer(&mut self, node: NodeId) -> &mut PeerEntry {
+        let at = self.find(node).unwrap_or_else(|at| {
+            self.peers.insert(at, PeerEntry::new(node));
+            at
+        });
+        &mut self.peers[at]
+    }
+
+    fn index(&self, link: LinkRef) -> Option<u32> {
+        let found = self.links.get(link.index as usize)?;
+        (found.generation == link.generation).then_some(link.index)
+    }
+
+    fn name(&self, index: u32) -> LinkRef {
+        LinkRef {
+            index,
+            generation: self.links[index as usize].generation,
+        }
+    }
+
+    fn insert(&mut self, now: Instant, node: NodeId, phase: Phase, deadline: Instant) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.next = self.next.min(deadline);
+        self.links.insert(Link {
+            generation: self.generation,
+            conn: None,
+            node,
+            dialled: matches!(phase, Phase::Dialing),
+            incarnation: Incarnation(0),
+            phase,
+            deadline,
+            heard: now,
+            pinged: now,
+            traffic: now,
+            up_at: now,
+            serial: 0,
+            synced: Vec::new(),
+        }) as u32
+    }
+}
+
+/// What to tell the other side before the connection is closed.
+type Fault = (ErrorCode, String);
+
+fn decode<T>(result: Result<T, trunkline_wire::codec::DecodeError>) -> Result<T, Fault> {
+    result.map_err(|error| (ErrorCode::Malformed, error.to_string()))
+}
+
+fn out_of_turn(what: &str) -> Fault {
+    (ErrorCode::OutOfTurn, format!("a {what} has no place here"))
+}
+
+impl Phase {
+    /// Whether both sides have proven themselves, and frames of the router's may arrive.
+    fn carries(&self) -> bool {
+        match self {
+            Phase::Up | Phase::Fencing { .. } | Phase::AwaitClosed => true,
+            Phase::Dialing | Phase::AwaitChallenge(_) | Phase::AwaitReady | Phase::AwaitProof(_) => false,
+        }
+    }
+
+    fn state(&self) -> LinkState {
+        match self {
+            Phase::Dialing => LinkState::Dialing,
+            Phase::AwaitChallenge(_) | Phase::AwaitReady | Phase::AwaitProof(_) => LinkState::Handshaking,
+            Phase::Up => LinkState::Up,
+            Phase::Fencing { .. } | Phase::AwaitClosed => LinkState::Closing,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a link book counts.
+
+/// Declares plain counters with their help texts, in the manner of [`crate::counters::Counters`].
+#[macro_export]
+macro_rules! tally {
+    ($(#[$sdoc:meta])* $struct:ident { $( $name:ident => $help:literal ),* $(,)? }) => {
+        $(#[$sdoc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $struct {
+            $( #[doc = $help] pub $name: u64, )*
+        }
+
+        impl $struct {
+            /// Names and help texts, in the order of the values.
+            pub const NAMES: &'static [(&'static str, &'static str)] = &[ $( (stringify!($name), $help), )* ];
+
+            /// The values, in the order of the names.
+            pub fn values(&self) -> [u64; $struct::NAMES.len()] {
+                [ $( self.$name, )* ]
+            }
+        }
+    };
+}
+
+tally! {
+    /// Everything that one shard's link book counts, from its start.
+    LinkCounters {
+        links_dialled => "Dials to other nodes.",
+        links_dial_failed => "Dials and handshakes of this node's that failed.",
+        links_accepted => "Connections from other nodes whose hello was read.",
+        links_up => "Links that came up.",
+        links_down => "Links that went down, for whatever reason.",
+        links_doubled => "Second links to one node that were not kept.",
+        links_replaced => "Links that a newer one replaced.",
+        links_suspect => "Links closed because nothing was heard.",
+        links_idle_closed => "Links closed because they carried nothing.",
+        links_refused_secret => "Links refused: the cluster secrets differ, or a proof failed.",
+        links_refused_incarnation => "Links refused: a newer start of the node is known.",
+        links_refused_budget => "Links refused: the budget of direct links is full.",
+        links_refused_other => "Links refused for another reason.",
+        links_malformed => "Links closed because of a frame that can't be read or has no place.",
+        link_wishes_refused => "Wishes for a direct link beyond the budget, or to a node that can't be dialled.",
+        link_pings => "Pings sent on links.",
+    }
+}
