@@ -19,7 +19,10 @@ pub(crate) struct Inbox {
 struct State {
     messages: VecDeque<(u64, Message)>,
     others: VecDeque<(u64, Event)>,
+    /// Events so far.
     count: u64,
+    /// Of the payloads in `messages`.
+    bytes: usize,
     /// Messages whose report somebody waits for, and the report once it is there.
     awaited: BTreeMap<MessageId, Option<Report>>,
     standing: Standing,
@@ -51,7 +54,8 @@ impl Inbox {
     /// Whether there is room for an event. If not, [`Inbox::starved`] will be true when there is again.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.lock();
-        let has_room = state.messages.len() + state.others.len() < WAITING_MAX;
+        let waiting = state.messages.len() + state.others.len();
+        let has_room = waiting < WAITING_MAX && state.bytes < WAITING_BYTES_MAX;
         state.starved = !has_room;
         has_room
     }
@@ -67,7 +71,10 @@ impl Inbox {
             Event::Message(_) | Event::Report(_) => {}
         }
         match event {
-            Event::Message(message) => state.messages.push_back((count, message)),
+            Event::Message(message) => {
+                state.bytes += message.payload.len();
+                state.messages.push_back((count, message));
+            }
             Event::Report(report) => match state.awaited.get_mut(&report.id) {
                 Some(awaited) => *awaited = Some(report),
                 None => state.others.push_back((count, Event::Report(report))),
@@ -121,8 +128,7 @@ impl Inbox {
     }
 
     pub(crate) fn wait_message(&self, timeout: Duration) -> Option<Message> {
-        self.wait(timeout, |state| state.messages.pop_front())
-            .map(|(_, message)| message)
+        self.wait(timeout, State::pop_message)
     }
 
     pub(crate) fn wait_event(&self, timeout: Duration) -> Option<Event> {
@@ -168,10 +174,16 @@ impl State {
         let message = self.messages.front().map_or(u64::MAX, |(count, _)| *count);
         let other = self.others.front().map_or(u64::MAX, |(count, _)| *count);
         if message < other {
-            self.messages.pop_front().map(|(_, message)| Event::Message(message))
+            self.pop_message().map(Event::Message)
         } else {
             self.others.pop_front().map(|(_, event)| event)
         }
+    }
+
+    fn pop_message(&mut self) -> Option<Message> {
+        let (_, message) = self.messages.pop_front()?;
+        self.bytes -= message.payload.len();
+        Some(message)
     }
 }
 
@@ -179,3 +191,5 @@ const POISONED: &str = "a thread panicked while it held the inbox";
 
 /// Events that wait here; further ones wait in the fleet, which has bounds of its own.
 const WAITING_MAX: usize = 1024;
+/// Their payloads.
+const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
