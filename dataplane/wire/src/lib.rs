@@ -13,6 +13,7 @@ pub mod device;
 pub mod frame;
 pub mod handshake;
 pub mod id;
+pub mod keyed;
 pub mod map;
 pub mod peer;
 pub mod preface;

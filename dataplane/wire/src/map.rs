@@ -14,8 +14,7 @@ mod encoding;
 mod error;
 mod replica;
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 pub use self::assembler::{Assembler, Transfer, parts};
@@ -25,6 +24,7 @@ pub use self::error::MapError;
 pub use self::replica::{Plan, Refusal, accept};
 pub use crate::control::{MapId, Roles};
 use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
+use crate::keyed::KeyMap;
 
 /// How many slots the keys of devices are spread over.
 pub const SLOTS: usize = 65_536;
@@ -35,7 +35,7 @@ pub struct Map {
     id: MapId,
     slots: Box<[RegionId; SLOTS]>,
     slots_also: BTreeMap<u16, RegionId>,
-    overrides: HashMap<DeviceKey, RegionId, BuildHasherDefault<KeyHasher>>,
+    overrides: KeyMap<RegionId>,
     overrides_also: BTreeMap<DeviceKey, RegionId>,
     regions: BTreeMap<RegionId, Region>,
     nodes: BTreeMap<NodeId, Node>,
@@ -259,23 +259,5 @@ impl Map {
     /// The first thing that is wrong. `base` is as it was.
     pub fn apply(base: &Map, delta: &[u8], expected: MapId) -> Result<Map, MapError> {
         delta::apply(base, delta, expected)
-    }
-}
-
-/// Passes on the 64 bits that a [`DeviceKey`] hashes to: they are as good as random, to anyone without the cluster secret.
-#[derive(Clone, Copy, Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("a device key is hashed as one number");
-    }
-
-    fn write_u64(&mut self, bits: u64) {
-        self.0 = bits;
     }
 }

@@ -1,0 +1,96 @@
+//! Times and bounds that more than one part relies on, and the inequalities between them, checked when this is compiled.
+
+use std::time::Duration;
+
+/// How long an accepted connection may take to say hello. Long enough for a phone on a slow link, short enough that mute sockets
+/// can't pile up.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle link is pinged.
+pub const LINK_PING_INTERVAL: Duration = Duration::from_secs(1);
+/// A link that was silent for this long is closed and dialled anew; its node is suspect.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+/// A node without a link for this long is gone: its sessions are forgotten, and nobody waits for it before saying "offline".
+pub const GONE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long a membership lasts without a sign of life. It informs the control plane only: nobody stops serving over it.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// A session that lost to a newer one is closed within this time.
+pub const FENCING: Duration = Duration::from_secs(5);
+
+/// A device is welcomed after this time, even if an instance of its region hasn't answered.
+pub const WELCOME_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A gap between two turns that makes an instance doubt what it knows: it was paused, and missed what came meanwhile.
+pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long an instance remembers which session was unregistered, and a server which newer session superseded its own.
+pub const TOMBSTONE: Duration = Duration::from_secs(60);
+
+/// How long an instance waits for its siblings before it answers "try again".
+pub const LOCATE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A device that has bytes waiting and takes none of them for this long is closed.
+pub const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection is closed when nothing was heard for this many halves of the ping interval that its device promised.
+pub const IDLE_HALVES: u32 = 3;
+
+/// After the last frame before a close, what still arrives is read and discarded for this long, so that the frame isn't lost to a
+/// reset.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// The first wait before a message that was answered "try again" is tried again; doubled each time up to [`RETRY_WAIT_MAX`].
+pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(20);
+/// The longest wait after a "try again".
+pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The first wait for an answer; doubled each time up to [`ANSWER_WAIT_MAX`].
+pub const ANSWER_WAIT_MIN: Duration = Duration::from_secs(1);
+/// The longest wait for an answer.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// Retries that are allowed a second and node, whatever the load.
+pub const RETRIES_A_SECOND: u64 = 10;
+/// Further retries that are allowed for each hundred new messages.
+pub const RETRIES_PERCENT: u64 = 10;
+
+/// How many of one device's confirmed messages may be unresolved at a time.
+pub const UNRESOLVED_PER_SESSION_MAX: u32 = 1024;
+/// How many bytes of unresolved messages one shard keeps for retries: 4,096 of the largest, two million small ones.
+pub const UNRESOLVED_BYTES_MAX: usize = 256 << 20;
+
+/// How many bytes may wait for one device to read them: four of the largest messages, or a second of a slow phone's link.
+pub const DEVICE_QUEUE_BYTES_MAX: usize = 256 << 10;
+/// How many confirmed messages may wait for one device's acknowledgement.
+pub const UNACKNOWLEDGED_PER_SESSION_MAX: usize = 4096;
+
+/// How many locations of devices at other nodes one shard remembers: at 28 bytes and their table, 4 MiB.
+pub const LOCATIONS_MAX: usize = 65_536;
+
+/// How many messages may wait in one shard for the siblings' answers about their recipients.
+pub const LOCATING_MESSAGES_MAX: usize = 4096;
+/// And how many bytes of them.
+pub const LOCATING_BYTES_MAX: usize = 16 << 20;
+
+const _: () = assert!(
+    LINK_PING_INTERVAL.as_millis() * 2 < SUSPECT_AFTER.as_millis(),
+    "one lost ping is no suspicion"
+);
+const _: () = assert!(SUSPECT_AFTER.as_millis() < GONE_AFTER.as_millis());
+const _: () = assert!(
+    GONE_AFTER.as_millis() < LEASE.as_millis(),
+    "nodes act on each other's silence before control does"
+);
+const _: () = assert!(
+    PAUSE_MAX.as_millis() < SUSPECT_AFTER.as_millis(),
+    "who was paused doubts itself before others forget it"
+);
+const _: () = assert!(WELCOME_TIMEOUT.as_millis() < HELLO_TIMEOUT.as_millis());
+const _: () = assert!(FENCING.as_millis() < GONE_AFTER.as_millis());
+const _: () = assert!(GONE_AFTER.as_millis() < TOMBSTONE.as_millis());
+const _: () = assert!(
+    LOCATE_TIMEOUT.as_millis() <= ANSWER_WAIT_MIN.as_millis(),
+    "an instance answers before the sender's node asks again"
+);
+const _: () = assert!(ANSWER_WAIT_MAX.as_millis() < trunkline_wire::report::TTL_MS_DEFAULT as u128);

@@ -1,0 +1,105 @@
+//! Where devices of other nodes were last known to be: hints from their regions, used to send straight to the right node.
+//!
+//! A wrong entry costs one extra hop and no message. Bounded by two generations: what was not used while the younger one filled up
+//! goes first.
+
+use trunkline_wire::id::{DeviceKey, Epoch};
+
+use trunkline_wire::keyed::KeyMap;
+
+/// The locations that one shard remembers.
+#[derive(Debug)]
+pub struct Locations {
+    young: KeyMap<Epoch>,
+    old: KeyMap<Epoch>,
+    generation_max: usize,
+}
+
+impl Locations {
+    /// Remembers at most `entries_max` (at least 2).
+    pub fn new(entries_max: usize) -> Locations {
+        Locations {
+            young: KeyMap::default(),
+            old: KeyMap::default(),
+            generation_max: (entries_max / 2).max(1),
+        }
+    }
+
+    /// The session of `device`, as far as known. Its epoch names the node.
+    pub fn find(&mut self, device: DeviceKey) -> Option<Epoch> {
+        if let Some(&epoch) = self.young.get(&device) {
+            return Some(epoch);
+        }
+        let epoch = self.old.remove(&device)?;
+        self.insert(device, epoch);
+        Some(epoch)
+    }
+
+    /// As [`Locations::find`], without counting as a use.
+    pub fn peek(&self, device: DeviceKey) -> Option<Epoch> {
+        self.young.get(&device).or_else(|| self.old.get(&device)).copied()
+    }
+
+    /// Learns a location, unless a higher epoch is known.
+    pub fn learn(&mut self, device: DeviceKey, epoch: Epoch) {
+        let known = self.old.remove(&device).max(self.young.get(&device).copied());
+        self.insert(device, known.map_or(epoch, |known| known.max(epoch)));
+    }
+
+    /// Forgets where `device` is.
+    pub fn forget(&mut self, device: DeviceKey) {
+        self.young.remove(&device);
+        self.old.remove(&device);
+    }
+
+    /// How many locations are known.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn insert(&mut self, device: DeviceKey, epoch: Epoch) {
+        if self.young.len() >= self.generation_max && !self.young.contains_key(&device) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(device, epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_wire::id::NodeId;
+
+    use super::*;
+
+    fn epoch(clock: u64) -> Epoch {
+        Epoch { clock, node: NodeId(1) }
+    }
+
+    #[test]
+    fn the_bound_holds_and_what_is_used_stays() {
+        let mut locations = Locations::new(100);
+        let hot = DeviceKey(1 << 64);
+        locations.learn(hot, epoch(1));
+        for other in 2..1_000u128 {
+            locations.learn(DeviceKey(other << 64), epoch(1));
+            assert_eq!(locations.find(hot), Some(epoch(1)));
+            assert!(locations.len() <= 100);
+        }
+    }
+
+    #[test]
+    fn an_older_location_never_replaces_a_newer_one() {
+        let mut locations = Locations::new(100);
+        let device = DeviceKey(7 << 64);
+        locations.learn(device, epoch(5));
+        locations.learn(device, epoch(4));
+        assert_eq!(locations.peek(device), Some(epoch(5)));
+        locations.forget(device);
+        assert_eq!(locations.find(device), None);
+    }
+}

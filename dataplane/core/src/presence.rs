@@ -1,0 +1,249 @@
+//! The region's knowledge of where its devices are connected (local device connection information), as one instance's shard has it.
+//!
+//! A join semilattice: per device the highest epoch wins, so that order, repetition and the choice of instance don't matter.
+//! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`], and a late record of it changes nothing.
+
+use std::collections::VecDeque;
+
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
+use trunkline_wire::time::Instant;
+
+use crate::constants::TOMBSTONE;
+use trunkline_wire::keyed::KeyMap;
+
+/// Where the devices of one region are.
+#[derive(Debug, Default)]
+pub struct Presence {
+    entries: KeyMap<Entry>,
+    removed: KeyMap<Epoch>,
+    /// When to forget what was removed, in the order of time.
+    forget: VecDeque<(Instant, DeviceKey, Epoch)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    epoch: Epoch,
+    /// In which of its server's streams the session was last named.
+    sync: u64,
+}
+
+/// What a registration did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// It is the device's session now; the older one that it replaces, if there was one.
+    Taken {
+        /// The session that is no longer the device's.
+        replaced: Option<Epoch>,
+    },
+    /// It was known already.
+    Repeated,
+    /// A higher epoch is known, or was until lately.
+    Stale {
+        /// The higher epoch.
+        highest: Epoch,
+    },
+    /// It was removed already, and was late.
+    Removed,
+}
+
+impl Presence {
+    /// The device's session, if it has one.
+    pub fn find(&self, device: DeviceKey) -> Option<Epoch> {
+        self.entries.get(&device).map(|entry| entry.epoch)
+    }
+
+    /// The highest epoch that is known for the device, of a session that is or of one that was until lately.
+    pub fn highest(&self, device: DeviceKey) -> Option<Epoch> {
+        self.find(device).max(self.removed.get(&device).copied())
+    }
+
+    /// A session exists, named in its server's stream `sync`.
+    pub fn register(&mut self, device: DeviceKey, epoch: Epoch, sync: u64) -> Registration {
+        if let Some(&removed) = self.removed.get(&device) {
+            if removed == epoch {
+                return Registration::Removed;
+            }
+            if removed > epoch {
+                return Registration::Stale {
+                    highest: self.highest(device).expect("it has a tombstone"),
+                };
+            }
+        }
+        match self.entries.get_mut(&device) {
+            None => {
+                self.entries.insert(device, Entry { epoch, sync });
+                Registration::Taken { replaced: None }
+            }
+            Some(entry) if entry.epoch == epoch => {
+                entry.sync = sync;
+                Registration::Repeated
+            }
+            Some(entry) if entry.epoch < epoch => {
+                let replaced = std::mem::replace(entry, Entry { epoch, sync });
+                Registration::Taken {
+                    replaced: Some(replaced.epoch),
+                }
+            }
+            Some(entry) => Registration::Stale { highest: entry.epoch },
+        }
+    }
+
+    /// A session is no more: removes exactly this epoch. Returns whether it was there.
+    pub fn unregister(&mut self, now: Instant, device: DeviceKey, epoch: Epoch) -> bool {
+        let removed = self.removed.entry(device).or_insert(epoch);
+        *removed = (*removed).max(epoch);
+        self.forget.push_back((now + TOMBSTONE, device, epoch));
+        match self.entries.get(&device) {
+            Some(entry) if entry.epoch == epoch => {
+                self.entries.remove(&device);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Drops the sessions at `node` that were not named in its stream `sync` (`None`: all of them). Returns how many.
+    pub fn drop_unnamed(&mut self, now: Instant, node: NodeId, sync: Option<u64>) -> usize {
+        let unnamed = |entry: &Entry| entry.epoch.node == node && sync.is_none_or(|sync| entry.sync != sync);
+        let mut dropped: Vec<(DeviceKey, Epoch)> = Vec::new();
+        dropped.extend(
+            self.entries
+                .iter()
+                .filter(|(_, entry)| unnamed(entry))
+                .map(|(key, entry)| (*key, entry.epoch)),
+        );
+        for &(device, epoch) in &dropped {
+            self.unregister(now, device, epoch);
+        }
+        dropped.len()
+    }
+
+    /// Forgets what was removed long ago.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(&(at, device, epoch)) = self.forget.front() {
+            if at > now {
+                break;
+            }
+            self.forget.pop_front();
+            if self.removed.get(&device) == Some(&epoch) {
+                self.removed.remove(&device);
+            }
+        }
+    }
+
+    /// How many devices are connected, as far as known.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All devices and their sessions, by key.
+    pub fn sorted(&self) -> Vec<(DeviceKey, Epoch)> {
+        let mut all: Vec<_> = self.entries.iter().map(|(key, entry)| (*key, entry.epoch)).collect();
+        all.sort_unstable();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DEVICE: DeviceKey = DeviceKey(5);
+    const T0: Instant = Instant::ZERO;
+
+    fn epoch(clock: u64, node: u32) -> Epoch {
+        Epoch {
+            clock,
+            node: NodeId(node),
+        }
+    }
+
+    #[test]
+    fn a_late_old_record_never_overrides_a_newer_one() {
+        let mut presence = Presence::default();
+        presence.register(DEVICE, epoch(7, 2), 1);
+        assert_eq!(
+            presence.register(DEVICE, epoch(6, 1), 1),
+            Registration::Stale { highest: epoch(7, 2) }
+        );
+        assert_eq!(presence.find(DEVICE), Some(epoch(7, 2)));
+    }
+
+    #[test]
+    fn unregistering_removes_exactly_the_epoch_it_names() {
+        let mut presence = Presence::default();
+        presence.register(DEVICE, epoch(7, 2), 1);
+        assert!(!presence.unregister(T0, DEVICE, epoch(6, 1)));
+        assert_eq!(presence.find(DEVICE), Some(epoch(7, 2)));
+        assert!(presence.unregister(T0, DEVICE, epoch(7, 2)));
+        assert_eq!(presence.find(DEVICE), None);
+    }
+
+    #[test]
+    fn what_was_unregistered_is_remembered_for_sixty_seconds() {
+        let mut presence = Presence::default();
+        presence.unregister(T0, DEVICE, epoch(7, 2));
+        presence.tick(T0 + Duration::from_secs(59));
+        assert_eq!(presence.register(DEVICE, epoch(7, 2), 1), Registration::Removed);
+        assert_eq!(
+            presence.register(DEVICE, epoch(6, 1), 1),
+            Registration::Stale { highest: epoch(7, 2) }
+        );
+        presence.tick(T0 + TOMBSTONE);
+        assert_eq!(
+            presence.register(DEVICE, epoch(6, 1), 1),
+            Registration::Taken { replaced: None }
+        );
+    }
+
+    #[test]
+    fn what_a_stream_does_not_repeat_is_dropped_at_its_end() {
+        let mut presence = Presence::default();
+        presence.register(DeviceKey(1), epoch(1, 1), 1);
+        presence.register(DeviceKey(2), epoch(1, 1), 1);
+        presence.register(DeviceKey(3), epoch(1, 2), 1);
+        presence.register(DeviceKey(1), epoch(1, 1), 2);
+        assert_eq!(presence.drop_unnamed(T0, NodeId(1), Some(2)), 1);
+        assert_eq!(
+            presence.sorted(),
+            [(DeviceKey(1), epoch(1, 1)), (DeviceKey(3), epoch(1, 2))]
+        );
+    }
+
+    proptest! {
+        /// Whatever the order of the registrations, and of the removals behind them, and however often each is repeated: the same
+        /// presence.
+        #[test]
+        fn order_and_repetition_do_not_matter(
+            ops in prop::collection::vec((0u128..4, 1u64..6, 1u32..3, any::<bool>()), 1..40),
+            seed in any::<u64>(),
+        ) {
+            let apply = |registered: &[(u128, u64, u32, bool)], removed: &[(u128, u64, u32, bool)]| {
+                let mut presence = Presence::default();
+                for &(device, clock, node, _) in registered {
+                    presence.register(DeviceKey(device), epoch(clock, node), 1);
+                }
+                for &(device, clock, node, _) in removed {
+                    presence.unregister(T0, DeviceKey(device), epoch(clock, node));
+                }
+                presence.sorted()
+            };
+            let removed: Vec<_> = ops.iter().copied().filter(|op| op.3).collect();
+            let straight = apply(&ops, &removed);
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let [mut registered, mut removed] = [&ops, &removed].map(|ops| ops.repeat(2));
+            rng.shuffle(&mut registered);
+            rng.shuffle(&mut removed);
+            prop_assert_eq!(straight, apply(&registered, &removed));
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The life of a device's session: epochs, registration with its region, welcome, superseded, closed.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use trunkline_wire::codec::Text;
+use trunkline_wire::common::{Failure, Ping, Pong};
+use trunkline_wire::device::{ClientFrame, ErrorCode, GoAway, GoAwayReason, Hello, Purpose, Superseded, Welcome};
+use trunkline_wire::frame::Encode;
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
+use trunkline_wire::peer::{Register, Registered, SyncEnd, Unregister};
+use trunkline_wire::report::{Answer, RetryReason};
+
+use super::{Now, Router};
+use crate::constants::{IDLE_HALVES, SLOW_READER_TIMEOUT, UNRESOLVED_PER_SESSION_MAX, WELCOME_TIMEOUT};
+use crate::epoch::EpochClock;
+use crate::outbox::{Conn, Outbox};
+use crate::session::{Opening, SessionRef, State};
+use crate::unresolved::MessageId;
+
+/// What a session's timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// It is welcomed at the latest.
+    Welcome,
+    /// It was not heard.
+    Idle,
+    /// It has bytes waiting and takes none. At most one entry a session.
+    Slow,
+}
+
+/// What is left to do for a session whose life has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its region is told.
+    Unregister,
+    /// Its region knows already: a newer session exists.
+    Superseded,
+}
+
+impl Router {
+    /// A device has said hello (read, authorised, and handed to this, its own, shard). What is wrong is told by effects.
+    pub fn attach(&mut self, now: Now, conn: Conn, version: u8, hello: &Hello<'_>, out: &mut Outbox) -> SessionRef {
+        let key = self.config.keys.device_key(hello.device);
+        debug_assert!(self.is_own(key), "a device belongs to one shard");
+        let presented = EpochClock::believable(now.wall_ms, hello.presented);
+        let (epoch, state) = match hello.purpose {
+            Purpose::SendOnly => (Epoch::NONE, State::Open),
+            Purpose::Full => {
+                let mut above = presented;
+                if let Some((before, session)) = self.sessions.of_device(key) {
+                    above = above.max(session.epoch);
+                    let epoch = self.clock.mint(now.wall_ms, above);
+                    // The region learns of the new session by its registration.
+                    self.supersede(now, before, epoch, out);
+                    above = above.max(epoch);
+                }
+                let waiting = State::Registering {
+                    waiting: Vec::new(),
+                    until: now.at + WELCOME_TIMEOUT,
+                    raised: false,
+                };
+                (self.clock.mint(now.wall_ms, above), waiting)
+            }
+        };
+        let opening = Opening {
+            conn,
+            key,
+            id: hello.device.to_owned(),
+            instance: hello.instance,
+            version,
+            epoch,
+            purpose: hello.purpose,
+            idle_ms: hello.ping_interval.ms() / 2 * IDLE_HALVES,
+            state,
+        };
+        let idle = now.at + Duration::from_millis(opening.idle_ms.into());
+        let session = self.sessions.insert(now.at, opening);
+        self.session_timers.push(Reverse((idle, session, Timer::Idle)));
+        match hello.purpose {
+            Purpose::SendOnly => self.welcome(now, session, out),
+            Purpose::Full => {
+                self.session_timers
+                    .push(Reverse((now.at + WELCOME_TIMEOUT, session, Timer::Welcome)));
+                self.register(now, session, out);
+            }
+        }
+        session
+    }
+
+    /// A frame of an attached device. A frame out of turn ends the session by effects.
+    pub fn device_frame(&mut self, now: Now, session: SessionRef, frame: &ClientFrame<'_>, out: &mut Outbox) {
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        device.heard = now.at;
+        match (&device.state, frame) {
+            (State::Open, ClientFrame::Send(send)) => self.send(now, session, send, out),
+            (State::Open, ClientFrame::Acknowledge(ack)) => {
+                self.acknowledge(now, session, ack.delivery, ack.late, out);
+            }
+            (State::Open | State::Registering { .. }, ClientFrame::Ping(Ping { token })) => {
+                self.tell(now, session, &Pong { token: *token }, out);
+            }
+            (State::Open | State::Registering { .. }, ClientFrame::Pong(_)) => {}
+            (State::Open | State::Registering { .. }, ClientFrame::Failure(_)) => {
+                let conn = device.conn;
+                self.end(now, session, End::Unregister, out);
+                out.close_device(conn);
+            }
+            // Listed rather than `_`, so that a new frame has to be thought about here.
+            (State::Registering { .. }, ClientFrame::Send(_) | ClientFrame::Acknowledge(_)) => {
+                self.counters.devices_out_of_turn += 1;
+                self.device_fault(
+                    now,
+                    session,
+                    ErrorCode::OutOfTurn,
+                    "wait for the welcome before you send",
+                    out,
+                );
+            }
+            (State::Open | State::Registering { .. }, ClientFrame::Hello(_)) => {
+                self.counters.devices_out_of_turn += 1;
+                self.device_fault(now, session, ErrorCode::OutOfTurn, "a connection has one hello", out);
+            }
+        }
+    }
+
+    /// Says what is wrong with a device and ends its session, by effects.
+    pub fn device_fault(&mut self, now: Now, session: SessionRef, code: ErrorCode, text: &str, out: &mut Outbox) {
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        let conn = device.conn;
+        out.device(
+            conn,
+            &Failure {
+                code,
+                text: Text::clipped(text),
+            },
+        );
+        self.end(now, session, End::Unregister, out);
+        out.close_device(conn);
+    }
+
+    /// The kernel took `bytes` of what was sent to this device.
+    pub fn device_sent(&mut self, now: Now, session: SessionRef, bytes: usize) {
+        if let Some(device) = self.sessions.find(session) {
+            device.queued = device.queued.saturating_sub(bytes);
+            device.stalled = now.at;
+        }
+    }
+
+    /// The device's connection is gone (end of stream, reset). From here on, as after `CloseDevice`, the reference is dead: using it
+    /// does nothing.
+    pub fn device_closed(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
+        self.end(now, session, End::Unregister, out);
+    }
+
+    /// Tells all devices to go elsewhere, and ends their sessions.
+    pub fn go_away(&mut self, now: Now, retry_after_ms: u32, reason: GoAwayReason, out: &mut Outbox) {
+        for session in self.sessions.refs() {
+            let Some(device) = self.sessions.find(session) else {
+                continue;
+            };
+            let conn = device.conn;
+            out.device(conn, &GoAway { retry_after_ms, reason });
+            self.end(now, session, End::Unregister, out);
+            out.close_device(conn);
+        }
+    }
+
+    /// Tells every instance of the device's region that can be reached. The session is registering.
+    pub(super) fn register(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        let (key, epoch) = (device.key, device.epoch);
+        let region = self.map.region_of(key);
+        let instances: Vec<NodeId> = self
+            .map
+            .instances(region)
+            .iter()
+            .copied()
+            .filter(|&node| self.ready(node))
+            .collect();
+        for &node in &instances {
+            out.link(
+                node,
+                &Register {
+                    region,
+                    device: key,
+                    epoch,
+                },
+            );
+        }
+        let here = self.served.contains(&region);
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        if let State::Registering { waiting, .. } = &mut device.state {
+            *waiting = instances;
+        }
+        if here {
+            let highest = self.take_registration(now, region, self.config.node, key, epoch, out);
+            let own = Registered {
+                region,
+                device: key,
+                epoch,
+                highest,
+            };
+            self.registered(now, self.config.node, &own, out);
+        }
+    }
+
+    /// An instance has answered a registration of a session here.
+    pub(super) fn registered(&mut self, now: Now, from: NodeId, answer: &Registered, out: &mut Outbox) {
+        let Some((session, device)) = self.sessions.of_device(answer.device) else {
+            return;
+        };
+        if device.epoch != answer.epoch {
+            return;
+        }
+        match &mut device.state {
+            State::Registering { waiting, .. } if answer.highest == answer.epoch => {
+                waiting.retain(|&node| node != from);
+                if waiting.is_empty() {
+                    self.welcome(now, session, out);
+                }
+            }
+            State::Registering {
+                raised: raised @ false, ..
+            } => {
+                // Only the first registration of a session that hasn't been welcomed may be raised.
+                *raised = true;
+                self.counters.sessions_raised += 1;
+                let above = answer.highest;
+                let epoch = self.clock.mint(now.wall_ms, above);
+                let before = std::mem::replace(&mut device.epoch, epoch);
+                debug_assert!(before < epoch);
+                self.register(now, session, out);
+            }
+            State::Registering { raised: true, .. } | State::Open => {
+                if answer.highest > answer.epoch {
+                    self.supersede(now, session, answer.highest, out);
+                }
+            }
+        }
+    }
+
+    /// An instance says that a newer session exists.
+    pub(super) fn outdated(&mut self, now: Now, device: DeviceKey, epoch: Epoch, highest: Epoch, out: &mut Outbox) {
+        let Some((session, own)) = self.sessions.of_device(device) else {
+            self.remember_superseded(now, device, highest);
+            return;
+        };
+        if own.epoch == epoch && highest > epoch {
+            self.supersede(now, session, highest, out);
+        }
+    }
+
+    fn welcome(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
+        let node = self.config.node;
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        device.state = State::Open;
+        device.heard = now.at;
+        let welcome = Welcome {
+            version: device.version,
+            epoch: device.epoch,
+            node,
+            idle_ms: device.idle_ms,
+            unresolved_max: UNRESOLVED_PER_SESSION_MAX,
+        };
+        self.counters.sessions_opened += 1;
+        self.tell(now, session, &welcome, out);
+    }
+
+    /// A newer session of the same device exists: this one is told, and ends.
+    fn supersede(&mut self, now: Now, session: SessionRef, highest: Epoch, out: &mut Outbox) {
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        let (conn, key) = (device.conn, device.key);
+        self.counters.sessions_superseded += 1;
+        out.device(conn, &Superseded { epoch: highest });
+        if highest.node != self.config.node {
+            self.remember_superseded(now, key, highest);
+        }
+        self.end(now, session, End::Superseded, out);
+        out.close_device(conn);
+    }
+
+    fn end(&mut self, now: Now, session: SessionRef, how: End, out: &mut Outbox) {
+        let Some(mut ended) = self.sessions.remove(session) else {
+            return;
+        };
+        self.counters.sessions_closed += 1;
+        if ended.purpose == Purpose::Full && how == End::Unregister {
+            self.unregister(now, ended.key, ended.epoch, out);
+        }
+        for open in ended.abandon() {
+            let id = MessageId {
+                sender_key: open.sender_key,
+                instance: open.instance,
+                recipient: ended.key,
+                number: open.number,
+            };
+            self.held.remove(&id);
+            // It was written to the device, or was about to be: only its acknowledgement would tell.
+            let answer = Answer::Retry {
+                reason: RetryReason::SessionGone,
+                maybe_delivered: true,
+            };
+            self.reply(now, id, &open.trail, answer, open.way, out);
+        }
+    }
+
+    fn unregister(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+        let region = self.map.region_of(device);
+        for &node in self.map.instances(region) {
+            if self.ready(node) {
+                out.link(node, &Unregister { region, device, epoch });
+            }
+        }
+        self.take_unregistration(now, region, device, epoch);
+    }
+
+    /// Streams all sessions of `region` to its instance `node`.
+    pub(super) fn stream_sessions(&mut self, node: NodeId, region: RegionId, sync: u64, out: &mut Outbox) {
+        self.counters.syncs_sent += 1;
+        for reference in self.sessions.refs() {
+            let Some(session) = self.sessions.find(reference) else {
+                continue;
+            };
+            if session.purpose != Purpose::Full || self.map.region_of(session.key) != region {
+                continue;
+            }
+            if let State::Registering { waiting, .. } = &mut session.state
+                && !waiting.contains(&node)
+            {
+                waiting.push(node);
+            }
+            out.link(
+                node,
+                &Register {
+                    region,
+                    device: session.key,
+                    epoch: session.epoch,
+                },
+            );
+        }
+        out.link(
+            node,
+            &SyncEnd {
+                region,
+                sync,
+                shards: self.config.shards,
+            },
+        );
+    }
+
+    /// An instance whose answer was awaited can't give it any more.
+    pub(super) fn instance_unreachable(&mut self, now: Now, node: NodeId, out: &mut Outbox) {
+        for reference in self.sessions.refs() {
+            let Some(session) = self.sessions.find(reference) else {
+                continue;
+            };
+            if let State::Registering { waiting, .. } = &mut session.state {
+                let before = waiting.len();
+                waiting.retain(|&waited| waited != node);
+                if before > 0 && waiting.is_empty() {
+                    self.welcome(now, reference, out);
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Outbox) {
+        while let Some(&Reverse((at, reference, timer))) = self.session_timers.peek() {
+            if at > now.at {
+                break;
+            }
+            self.session_timers.pop();
+            let Some(session) = self.sessions.find(reference) else {
+                continue;
+            };
+            match (timer, &session.state) {
+                (Timer::Welcome, State::Open) => {}
+                (Timer::Welcome, State::Registering { waiting, .. }) => {
+                    if !waiting.is_empty() {
+                        self.counters.welcomes_late += 1;
+                    }
+                    self.welcome(now, reference, out);
+                }
+                (Timer::Idle, State::Open | State::Registering { .. }) => {
+                    let due = session.heard + Duration::from_millis(session.idle_ms.into());
+                    if due > now.at {
+                        self.session_timers.push(Reverse((due, reference, Timer::Idle)));
+                        continue;
+                    }
+                    self.counters.devices_idle_closed += 1;
+                    let text = "nothing was heard in time; ping more often";
+                    self.device_fault(now, reference, ErrorCode::IdleTimeout, text, out);
+                }
+                (Timer::Slow, State::Open | State::Registering { .. }) => {
+                    if session.queued == 0 {
+                        session.slow_watched = false;
+                        continue;
+                    }
+                    let due = session.stalled + SLOW_READER_TIMEOUT;
+                    if due > now.at {
+                        self.session_timers.push(Reverse((due, reference, Timer::Slow)));
+                        continue;
+                    }
+                    self.counters.devices_slow_closed += 1;
+                    self.device_fault(now, reference, ErrorCode::SlowReader, "the device does not read", out);
+                }
+            }
+        }
+    }
+
+    /// Sends a frame to a device, and counts its bytes until the kernel takes them.
+    pub(super) fn tell(&mut self, now: Now, session: SessionRef, frame: &impl Encode, out: &mut Outbox) {
+        let Some(device) = self.sessions.find(session) else {
+            return;
+        };
+        let bytes = out.device(device.conn, frame);
+        if device.queued == 0 {
+            device.stalled = now.at;
+        }
+        device.queued += bytes;
+        if !device.slow_watched {
+            device.slow_watched = true;
+            self.session_timers
+                .push(Reverse((now.at + SLOW_READER_TIMEOUT, session, Timer::Slow)));
+        }
+    }
+}

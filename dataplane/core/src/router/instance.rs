@@ -1,0 +1,407 @@
+//! What this node does as an instance of a region: takes registrations, forwards to the session's node, and says "offline" only when
+//! it can't be wrong.
+
+use trunkline_wire::common::Ping;
+use trunkline_wire::frame::Encode;
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
+use trunkline_wire::peer::{Forward, Locate, Located, Outdated, Registered, SyncEnd, Target};
+use trunkline_wire::report::{RetryReason, TtlMs};
+use trunkline_wire::time::Instant;
+
+use super::route::Stop;
+use super::{INSTANCE_TICK, LinkView, Now, Router};
+use crate::constants::{GONE_AFTER, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX};
+use crate::link::token;
+use crate::outbox::{Outbox, ShardEvent};
+use crate::presence::Registration;
+
+/// Messages that wait for what the siblings know of their recipient.
+#[derive(Debug)]
+pub(super) struct Asked {
+    since: Instant,
+    waiting: Vec<NodeId>,
+    /// A sibling doesn't know the device, but hasn't heard from all connection servers either.
+    doubtful: bool,
+    /// A sibling could not be asked for so long that nobody waits for it.
+    unreachable: bool,
+    /// Bodies of `Forward` frames, in order.
+    messages: Vec<Box<[u8]>>,
+}
+
+impl Router {
+    /// A connection server begins to name its sessions.
+    pub(super) fn sync_begin(&mut self, from: NodeId, region: RegionId, sync: u64) {
+        // If this node doesn't serve the region yet, the server's map is newer: what it names now will not be named again.
+        self.presence.entry(region).or_default();
+        self.sources.begin(region, from, sync);
+    }
+
+    /// Which regions this node serves, and which connection servers matter for them, by the map.
+    pub(super) fn serve_regions(&mut self, now: Now) {
+        let own = self.config.node;
+        let map = std::sync::Arc::clone(&self.map);
+        let serves = |region: RegionId| map.instances(region).contains(&own);
+        self.served = map
+            .regions()
+            .map(|(region, _)| region)
+            .filter(|&region| serves(region))
+            .collect();
+        let servers: Vec<NodeId> = map
+            .nodes()
+            .filter(|(id, node)| *id != own && node.roles.connection)
+            .map(|(id, _)| id)
+            .collect();
+        let pairs = self
+            .served
+            .iter()
+            .flat_map(|&region| servers.iter().map(move |&server| (region, server)));
+        for (region, server) in self.sources.expect(now.at, pairs) {
+            // It is no longer a connection server, or the region is no longer served here: its sessions are nobody's.
+            if let Some(presence) = self.presence.get_mut(&region) {
+                self.counters.presence_dropped += presence.drop_unnamed(now.at, server, None) as u64;
+            }
+        }
+        for &region in &self.served {
+            self.presence.entry(region).or_default();
+        }
+        let (served, sources) = (&self.served, &self.sources);
+        self.presence
+            .retain(|region, _| served.contains(region) || sources.hears(*region));
+        for (id, _) in map.nodes() {
+            self.links.entry(id).or_insert(LinkView::Down { since: now.at });
+        }
+    }
+
+    /// A session is registered. Returns the highest epoch that is known for its device; the older session's node is told.
+    pub(super) fn take_registration(
+        &mut self,
+        now: Now,
+        region: RegionId,
+        from: NodeId,
+        device: DeviceKey,
+        epoch: Epoch,
+        out: &mut Outbox,
+    ) -> Epoch {
+        let sync = self.sources.stream(region, epoch.node);
+        let Some(presence) = self.presence.get_mut(&region) else {
+            return epoch;
+        };
+        match presence.register(device, epoch, sync) {
+            Registration::Taken { replaced } => {
+                self.counters.presence_registered += 1;
+                if let Some(older) = replaced
+                    && older.node != from
+                {
+                    if older.node == self.config.node {
+                        self.outdated(now, device, older, epoch, out);
+                    } else if self.ready(older.node) {
+                        out.link(
+                            older.node,
+                            &Outdated {
+                                device,
+                                epoch: older,
+                                highest: epoch,
+                            },
+                        );
+                    }
+                }
+                epoch
+            }
+            Registration::Repeated | Registration::Removed => epoch,
+            Registration::Stale { highest } => {
+                self.counters.presence_stale += 1;
+                highest
+            }
+        }
+    }
+
+    /// A session has ended.
+    pub(super) fn take_unregistration(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch) {
+        if let Some(presence) = self.presence.get_mut(&region)
+            && presence.unregister(now.at, device, epoch)
+        {
+            self.counters.presence_unregistered += 1;
+        }
+    }
+
+    /// A registration over a link: taken, and answered.
+    pub(super) fn register_at(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        region: RegionId,
+        device: DeviceKey,
+        epoch: Epoch,
+        out: &mut Outbox,
+    ) {
+        if epoch.node != from {
+            // A server speaks for its own sessions only.
+            self.counters.presence_stale += 1;
+            return;
+        }
+        let highest = self.take_registration(now, region, from, device, epoch, out);
+        out.link(
+            from,
+            &Registered {
+                region,
+                device,
+                epoch,
+                highest,
+            },
+        );
+    }
+
+    /// One shard of a connection server has named all its sessions.
+    pub(super) fn sync_end(&mut self, now: Now, from: NodeId, end: &SyncEnd, out: &mut Outbox) {
+        let SyncEnd { region, sync, shards } = *end;
+        if !self.sources.end(region, from, sync, shards) {
+            return;
+        }
+        self.counters.syncs_taken += 1;
+        if let Some(presence) = self.presence.get_mut(&region) {
+            self.counters.presence_dropped += presence.drop_unnamed(now.at, from, Some(sync)) as u64;
+        }
+        out.event(
+            None,
+            ShardEvent::SyncTaken {
+                node: from,
+                region,
+                sync,
+            },
+        );
+    }
+
+    /// Where this instance sends a message for a device of its region.
+    pub(super) fn route_as_instance(&mut self, now: Now, forward: &Forward<'_>, region: RegionId, out: &mut Outbox) {
+        let device = forward.recipient;
+        let Some(presence) = self.presence.get(&region) else {
+            return;
+        };
+        match presence.find(device) {
+            Some(epoch) => {
+                self.hint(forward, epoch, out);
+                if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
+                    if forward.trail.origin().is_none() {
+                        self.counters.forwards_direct += 1;
+                    } else {
+                        self.counters.forwards_from_region += 1;
+                    }
+                    return;
+                }
+                let been_there = forward.trail.nodes().contains(&epoch.node) || epoch.node == self.config.node;
+                let reason = if been_there {
+                    RetryReason::Hops
+                } else {
+                    RetryReason::NoLink
+                };
+                self.stop(now, forward, Stop::Retry(reason), out);
+            }
+            None if self.sources.in_sync(region) => self.ask_siblings(now, forward, region, out),
+            // Not known here, and not all have been heard. A sibling that has been up for longer may know.
+            None => {
+                let sibling = self.map.instances(region).iter().copied().find(|&node| {
+                    node != self.config.node && self.ready(node) && !forward.trail.nodes().contains(&node)
+                });
+                let target = Target::Region { gone: Epoch::NONE };
+                if !sibling.is_some_and(|sibling| self.pass_on(forward, sibling, target, out)) {
+                    self.stop(now, forward, Stop::Retry(RetryReason::NotInSync), out);
+                }
+            }
+        }
+    }
+
+    /// Before a device is said to be offline, the region's other instances are asked.
+    fn ask_siblings(&mut self, now: Now, forward: &Forward<'_>, region: RegionId, out: &mut Outbox) {
+        let device = forward.recipient;
+        let mut body = Vec::new();
+        if let Some(asked) = self.asked.get_mut(&device) {
+            forward.put_body(&mut body);
+            if self.asked_bytes + body.len() > LOCATING_BYTES_MAX || asked.messages.len() >= LOCATING_MESSAGES_MAX {
+                return self.stop(now, forward, Stop::Busy, out);
+            }
+            self.asked_bytes += body.len();
+            asked.messages.push(body.into());
+            return;
+        }
+        let mut waiting = Vec::new();
+        let mut unreachable = false;
+        for &node in self.map.instances(region) {
+            if node == self.config.node {
+                continue;
+            }
+            match self.links.get(&node) {
+                Some(LinkView::Up { .. }) => waiting.push(node),
+                Some(LinkView::Down { since }) if *since + GONE_AFTER <= now.at => unreachable = true,
+                Some(LinkView::Down { .. }) | None => {
+                    return self.stop(now, forward, Stop::Retry(RetryReason::Unreachable), out);
+                }
+            }
+        }
+        if waiting.is_empty() {
+            return self.stop(now, forward, Stop::Offline { unreachable }, out);
+        }
+        forward.put_body(&mut body);
+        if self.asked.len() >= LOCATING_MESSAGES_MAX || self.asked_bytes + body.len() > LOCATING_BYTES_MAX {
+            return self.stop(now, forward, Stop::Busy, out);
+        }
+        for &node in &waiting {
+            self.counters.locates_sent += 1;
+            out.link(node, &Locate { region, device });
+        }
+        self.asked_bytes += body.len();
+        let messages = vec![body.into()];
+        self.asked.insert(
+            device,
+            Asked {
+                since: now.at,
+                waiting,
+                doubtful: false,
+                unreachable,
+                messages,
+            },
+        );
+    }
+
+    /// A sibling asks.
+    pub(super) fn locate(&mut self, from: NodeId, question: &Locate, out: &mut Outbox) {
+        self.counters.locates_answered += 1;
+        let Locate { region, device } = *question;
+        let epoch = self
+            .presence
+            .get(&region)
+            .and_then(|presence| presence.find(device))
+            .unwrap_or(Epoch::NONE);
+        let in_sync = self.served.contains(&region) && self.sources.in_sync(region);
+        out.link(
+            from,
+            &Located {
+                region,
+                device,
+                epoch,
+                in_sync,
+            },
+        );
+    }
+
+    /// A sibling has answered.
+    pub(super) fn located(&mut self, now: Now, from: NodeId, answer: &Located, out: &mut Outbox) {
+        let device = answer.device;
+        if let Some(epoch) = answer.epoch.some() {
+            // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
+            self.take_registration(now, answer.region, epoch.node, device, epoch, out);
+            return self.release(now, device, None, out);
+        }
+        let Some(asked) = self.asked.get_mut(&device) else {
+            return;
+        };
+        asked.waiting.retain(|&node| node != from);
+        asked.doubtful |= !answer.in_sync;
+        if asked.waiting.is_empty() {
+            let stop = if asked.doubtful {
+                Stop::Retry(RetryReason::NotInSync)
+            } else {
+                Stop::Offline {
+                    unreachable: asked.unreachable,
+                }
+            };
+            self.release(now, device, Some(stop), out);
+        }
+    }
+
+    /// What waited for the siblings goes on: to an answer, or, with `None`, on its way.
+    fn release(&mut self, now: Now, device: DeviceKey, stop: Option<Stop>, out: &mut Outbox) {
+        let Some(asked) = self.asked.remove(&device) else {
+            return;
+        };
+        let waited = now.at.since(asked.since).as_millis() as u32;
+        for body in asked.messages {
+            self.asked_bytes -= body.len();
+            let mut forward = Forward::decode_body(&body).expect("it was encoded here");
+            match forward.ttl.ms().checked_sub(waited).and_then(TtlMs::new) {
+                Some(left) => forward.ttl = left,
+                None if forward.number.confirmed.is_none() => {
+                    self.counters.dropped_expired += 1;
+                    continue;
+                }
+                // The node that took it in reports that it has expired.
+                None => continue,
+            }
+            match stop {
+                // It may have connected here meanwhile; otherwise the record decides.
+                None => self.route(now, &forward, out),
+                Some(stop) => self.stop(now, &forward, stop, out),
+            }
+        }
+    }
+
+    /// A device has connected here while its messages waited for the siblings: they need not wait.
+    pub(super) fn sibling_lost(&mut self, now: Now, node: NodeId, out: &mut Outbox) {
+        let concerned: Vec<DeviceKey> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.waiting.contains(&node))
+            .map(|(device, _)| *device)
+            .collect();
+        for device in concerned {
+            self.release(now, device, Some(Stop::Retry(RetryReason::Unreachable)), out);
+        }
+    }
+
+    /// This instance was paused: what it knows may be old. Nobody is believed until all that was sent meanwhile has been read.
+    pub(super) fn doubt(&mut self, out: &mut Outbox) {
+        if self.presence.is_empty() {
+            return;
+        }
+        self.counters.presence_pauses += 1;
+        let shard = self.config.shard;
+        let pings = &mut self.pings;
+        let links = &self.links;
+        self.sources.doubt(|node| {
+            *pings += 1;
+            let token = token::of_router(shard, *pings);
+            if matches!(links.get(&node), Some(LinkView::Up { .. })) {
+                out.link(node, &Ping { token });
+            }
+            token
+        });
+    }
+
+    pub(super) fn validated(&mut self, from: NodeId, token: u64) {
+        self.sources.validated(from, token);
+    }
+
+    pub(super) fn tick_instance(&mut self, now: Now, out: &mut Outbox) {
+        if self.presence.is_empty() {
+            return;
+        }
+        let links = &self.links;
+        for (region, node) in self
+            .sources
+            .gone(now.at, |node| matches!(links.get(&node), Some(LinkView::Up { .. })))
+        {
+            if let Some(presence) = self.presence.get_mut(&region) {
+                self.counters.presence_dropped += presence.drop_unnamed(now.at, node, None) as u64;
+            }
+        }
+        for presence in self.presence.values_mut() {
+            presence.tick(now.at);
+        }
+        let overdue: Vec<DeviceKey> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.since + LOCATE_TIMEOUT <= now.at)
+            .map(|(device, _)| *device)
+            .collect();
+        for device in overdue {
+            self.release(now, device, Some(Stop::Retry(RetryReason::Unreachable)), out);
+        }
+    }
+
+    pub(super) fn instance_deadline(&self) -> Instant {
+        if self.presence.is_empty() {
+            return Instant::NEVER;
+        }
+        // Questions are timed by this tick as well: their answers come, or their links are lost, long before.
+        (self.ticked + INSTANCE_TICK).min(self.sources.deadline())
+    }
+}

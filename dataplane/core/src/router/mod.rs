@@ -1,0 +1,306 @@
+//! One shard's router: takes in what devices, links and other shards say, and decides what is done.
+//!
+//! Which shard does what follows from the device's key ([`DeviceKey::shard`]): its session, its location, its presence (if this
+//! node is an instance of its region) and its unresolved messages are all at that one shard.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `attach` | the life of a device's session: epochs, registration, welcome, superseded, closed |
+//! | `send` | what becomes of a message that a device sends: retries, and its one report |
+//! | `route` | where a message goes next, and its delivery |
+//! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
+//! | `peers` | which shard a frame from a link is for; links that come and go; maps |
+
+mod attach;
+mod instance;
+mod peers;
+mod route;
+mod send;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use trunkline_wire::auth::ClusterKeys;
+use trunkline_wire::control::Roles;
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId, ShardId};
+use trunkline_wire::map::Map;
+use trunkline_wire::report::{Trail, Way};
+use trunkline_wire::time::Instant;
+
+use crate::budget::RetryBudget;
+use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE};
+use crate::counters::Counters;
+use crate::epoch::EpochClock;
+use crate::location::Locations;
+use crate::outbox::Outbox;
+use crate::presence::Presence;
+pub use crate::session::SessionRef;
+use crate::session::Sessions;
+use crate::sources::Sources;
+use crate::unresolved::{self, MessageId};
+use attach::Timer;
+use instance::Asked;
+use trunkline_wire::keyed::KeyMap;
+
+/// The present, as a turn of the shard sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// On the monotonic clock: all timers.
+    pub at: Instant,
+    /// Milliseconds since the Unix epoch: a hint for epochs, never trusted alone.
+    pub wall_ms: u64,
+}
+
+/// What a router is told once.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// This shard.
+    pub shard: ShardId,
+    /// How many shards this node has; at least 1.
+    pub shards: u16,
+    /// What this node does.
+    pub roles: Roles,
+    /// Turns device ids into keys.
+    pub keys: ClusterKeys,
+    /// Where jitter comes from.
+    pub seed: u64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Router {
+    config: Config,
+    map: Arc<Map>,
+    counters: Counters,
+    rng: fastrand::Rng,
+
+    // Devices of this node.
+    clock: EpochClock,
+    sessions: Sessions,
+    /// Confirmed deliveries that are open, so that a copy isn't written again.
+    held: HashMap<MessageId, u64, ahash::RandomState>,
+    session_timers: BinaryHeap<Reverse<(Instant, SessionRef, Timer)>>,
+    /// Newer sessions of devices whose session here they ended.
+    superseded: KeyMap<Epoch>,
+    superseded_forget: VecDeque<(Instant, DeviceKey, Epoch)>,
+
+    // Messages taken in here.
+    unresolved: unresolved::Table,
+    retry_budget: RetryBudget,
+
+    // Where others are.
+    locations: Locations,
+    links: BTreeMap<NodeId, LinkView>,
+
+    // As an instance of regions.
+    /// Which it serves, by the map.
+    served: BTreeSet<RegionId>,
+    /// Also of regions that a connection server's newer map says it serves.
+    presence: BTreeMap<RegionId, Presence>,
+    sources: Sources,
+    asked: BTreeMap<DeviceKey, Asked>,
+    asked_bytes: usize,
+    ticked: Instant,
+    pings: u64,
+
+    /// Streams to begin once this shard's map is new enough.
+    syncs_waiting: Vec<(u64, NodeId, RegionId, u64)>,
+}
+
+/// A link, as every shard sees it.
+#[derive(Clone, Copy, Debug)]
+enum LinkView {
+    Up {
+        serial: u64,
+    },
+    /// Since when; nodes that never had a link count from when they first mattered.
+    Down {
+        since: Instant,
+    },
+}
+
+/// What one shard knows of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Inside the cluster.
+    pub key: DeviceKey,
+    /// By this node's map.
+    pub region: RegionId,
+    /// The version of this shard's map.
+    pub map_version: u64,
+    /// The region's instances, and whether this shard can use a link to each (true for this node itself).
+    pub instances: Vec<(NodeId, bool)>,
+    /// Its session here.
+    pub session: Option<Epoch>,
+    /// The newer session that ended the one here, within the last minute.
+    pub superseded: Option<Epoch>,
+    /// Where a message from here would be sent straight to, and whether the link is ready.
+    pub location: Option<(Epoch, bool)>,
+    /// As an instance of its region: where it is.
+    pub presence: Option<Epoch>,
+    /// As an instance of its region: whether "not here" may be believed. `None` if it isn't one.
+    pub in_sync: Option<bool>,
+    /// The way of the last message that was delivered to it here, and the nodes that it passed.
+    pub last_way: Option<(Way, Trail)>,
+}
+
+impl Router {
+    /// A router that knows nobody. Call [`Router::tick`] first in every turn, and at least at each [`Router::deadline`].
+    pub fn new(now: Now, config: Config, map: Arc<Map>) -> Router {
+        let mut router = Router {
+            clock: EpochClock::new(config.node),
+            counters: Counters::default(),
+            rng: fastrand::Rng::with_seed(config.seed),
+            sessions: Sessions::default(),
+            held: HashMap::with_hasher(ahash::RandomState::with_seeds(config.seed, 2, 3, 4)),
+            session_timers: BinaryHeap::new(),
+            superseded: KeyMap::default(),
+            superseded_forget: VecDeque::new(),
+            unresolved: unresolved::Table::new(config.seed),
+            retry_budget: RetryBudget::new(now.at, config.shards),
+            locations: Locations::new(LOCATIONS_MAX),
+            links: BTreeMap::new(),
+            served: BTreeSet::new(),
+            presence: BTreeMap::new(),
+            sources: Sources::default(),
+            asked: BTreeMap::new(),
+            asked_bytes: 0,
+            ticked: now.at,
+            pings: 0,
+            syncs_waiting: Vec::new(),
+            map: Arc::clone(&map),
+            config,
+        };
+        router.serve_regions(now);
+        router
+    }
+
+    /// Timers, and the detection of pauses: call it first in every turn.
+    pub fn tick(&mut self, now: Now, out: &mut Outbox) {
+        if now.at.since(self.ticked) > PAUSE_MAX {
+            self.doubt(out);
+        }
+        self.ticked = now.at;
+        self.tick_sessions(now, out);
+        self.tick_unresolved(now, out);
+        self.tick_instance(now, out);
+        while let Some(&(at, device, epoch)) = self.superseded_forget.front() {
+            if at > now.at {
+                break;
+            }
+            self.superseded_forget.pop_front();
+            if self.superseded.get(&device) == Some(&epoch) {
+                self.superseded.remove(&device);
+            }
+        }
+    }
+
+    /// When [`Router::tick`] is due at the latest.
+    pub fn deadline(&mut self) -> Instant {
+        let sessions = self
+            .session_timers
+            .peek()
+            .map_or(Instant::NEVER, |Reverse((at, ..))| *at);
+        let unresolved = self.unresolved.deadline();
+        sessions.min(unresolved).min(self.instance_deadline())
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many confirmed messages are unresolved.
+    pub fn unresolved(&self) -> usize {
+        self.unresolved.len()
+    }
+
+    /// The version of the map that this shard uses.
+    pub fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// Whether every region that this node serves could say "offline" now (true for a node that serves none).
+    pub fn in_sync(&self) -> bool {
+        self.served.iter().all(|&region| self.sources.in_sync(region))
+    }
+
+    /// The sessions that this instance knows of in `region`, by key; `None` if it doesn't serve that region.
+    pub fn presence(&self, region: RegionId) -> Option<Vec<(DeviceKey, Epoch)>> {
+        self.presence.get(&region).map(Presence::sorted)
+    }
+
+    /// The sessions that receive, by key.
+    pub fn sessions_sorted(&mut self) -> Vec<(DeviceKey, Epoch)> {
+        let refs = self.sessions.refs();
+        let full = refs.into_iter().filter_map(|r| {
+            let session = self.sessions.find(r)?;
+            session.epoch.some().map(|epoch| (session.key, epoch))
+        });
+        let mut all: Vec<_> = full.collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// What this shard knows of `device`, which is its own.
+    pub fn explain(&self, device: DeviceKey) -> Explanation {
+        let region = self.map.region_of(device);
+        let instances = self.map.instances(region);
+        let location = self.locations.peek(device);
+        let session = self.sessions.peek(device);
+        Explanation {
+            key: device,
+            region,
+            map_version: self.map.id().version,
+            instances: instances
+                .iter()
+                .map(|&node| (node, node == self.config.node || self.ready(node)))
+                .collect(),
+            session: session.map(|session| session.epoch),
+            superseded: self.superseded.get(&device).copied(),
+            location: location.map(|epoch| (epoch, self.ready(epoch.node))),
+            presence: self.presence.get(&region).and_then(|presence| presence.find(device)),
+            in_sync: self.served.contains(&region).then(|| self.sources.in_sync(region)),
+            last_way: session.and_then(|session| session.last_way),
+        }
+    }
+
+    /// Whether a link to `node` may be used now.
+    fn ready(&self, node: NodeId) -> bool {
+        matches!(self.links.get(&node), Some(LinkView::Up { .. }))
+    }
+
+    fn owner(&self, device: DeviceKey) -> ShardId {
+        device.shard(self.config.shards)
+    }
+
+    fn is_own(&self, device: DeviceKey) -> bool {
+        self.owner(device) == self.config.shard
+    }
+
+    /// A newer session of `device` than one that was here: where to send what still comes for the older one.
+    fn remember_superseded(&mut self, now: Now, device: DeviceKey, epoch: Epoch) {
+        let known = self.superseded.entry(device).or_insert(epoch);
+        if *known <= epoch {
+            *known = epoch;
+            self.superseded_forget.push_back((now.at + TOMBSTONE, device, epoch));
+        }
+    }
+
+    fn jitter(&mut self) -> u64 {
+        self.rng.u64(..)
+    }
+}
+
+/// How long an instance sleeps at most, so that a longer gap is known to be a pause.
+const INSTANCE_TICK: Duration = Duration::from_millis(500);
+const _: () = assert!(INSTANCE_TICK.as_millis() < PAUSE_MAX.as_millis());

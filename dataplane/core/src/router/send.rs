@@ -1,0 +1,263 @@
+//! What becomes of a message that a device of this node sends: its retries, and its one report.
+
+use trunkline_wire::codec::Tail;
+use trunkline_wire::device::{ErrorCode, PAYLOAD_BYTES_MAX, Report, Send};
+use trunkline_wire::id::Epoch;
+use trunkline_wire::peer::{Forward, Reply, Target};
+use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
+
+use super::{Now, Router};
+use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
+use crate::outbox::Outbox;
+use crate::session::SessionRef;
+use crate::unresolved::{Due, MessageId};
+
+/// How long a retry waits that found the budget spent.
+const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl Router {
+    /// A device sends a message.
+    pub(super) fn send(&mut self, now: Now, session: SessionRef, send: &Send<'_>, out: &mut Outbox) {
+        if send.payload.0.len() > PAYLOAD_BYTES_MAX {
+            self.counters.rejected_too_large += 1;
+            return self.device_fault(
+                now,
+                session,
+                ErrorCode::TooLong,
+                "a payload has at most 65536 bytes",
+                out,
+            );
+        }
+        let Some(sender) = self.sessions.find(session) else {
+            return;
+        };
+        let recipient = self.config.keys.device_key(send.recipient);
+        let id = MessageId {
+            sender_key: sender.key,
+            instance: sender.instance,
+            recipient,
+            number: send.number.number,
+        };
+        // Only to look at while the tables change: the session stays where it is.
+        let name = sender.id.clone();
+        let forward = Forward {
+            recipient,
+            target: Target::Region { gone: Epoch::NONE },
+            trail: Trail::default(),
+            sender_key: id.sender_key,
+            sender: name.borrow(),
+            instance: id.instance,
+            number: send.number,
+            ttl: send.ttl,
+            payload: Tail(send.payload.0),
+        };
+        if send.number.confirmed.is_some() {
+            if let Some(known) = self.unresolved.find(&id) {
+                // The device was here before, or asks twice: it is on its way already, and this session will be told.
+                self.counters.messages_resent += 1;
+                if known.session != Some(session) {
+                    known.session = Some(session);
+                    sender.unresolved += 1;
+                }
+                return;
+            }
+            if sender.unresolved >= UNRESOLVED_PER_SESSION_MAX
+                || self.unresolved.bytes() + send.payload.0.len() > UNRESOLVED_BYTES_MAX
+            {
+                self.counters.rejected_busy += 1;
+                self.counters.reports_rejected += 1;
+                let outcome = Outcome::Rejected {
+                    reason: RejectReason::Busy,
+                    maybe_delivered: false,
+                };
+                let (recipient, number) = (send.recipient, id.number);
+                return self.tell(
+                    now,
+                    session,
+                    &Report {
+                        recipient,
+                        number,
+                        outcome,
+                        way: Way::Unknown,
+                    },
+                    out,
+                );
+            }
+            sender.unresolved += 1;
+            self.counters.messages_in_confirmed += 1;
+            self.retry_budget.earn();
+            self.unresolved.insert(now.at, session, &forward, send.recipient);
+        }
+        self.counters.messages_in += 1;
+        self.dispatch(now, &forward, out);
+    }
+
+    /// Gives a message of this node to the shard that owns its recipient.
+    fn dispatch(&mut self, now: Now, forward: &Forward<'_>, out: &mut Outbox) {
+        let owner = self.owner(forward.recipient);
+        if owner == self.config.shard {
+            self.route(now, forward, out);
+        } else {
+            out.shard(owner, self.config.node, forward);
+        }
+    }
+
+    /// A node answers about a message that was taken in at this shard.
+    pub(super) fn resolve(&mut self, now: Now, id: MessageId, answer: Answer, way: Way, out: &mut Outbox) {
+        match answer {
+            Answer::Final(outcome) => match self.unresolved.remove(&id) {
+                None => self.counters.replies_late += 1,
+                Some(message) => {
+                    let outcome = outcome.or_maybe(message.maybe_delivered);
+                    self.report(now, message.session, &message, outcome, way, out);
+                }
+            },
+            Answer::Retry {
+                reason: _,
+                maybe_delivered,
+            } => {
+                let jitter = self.jitter();
+                self.unresolved.answered(now.at, &id, maybe_delivered, jitter);
+            }
+        }
+    }
+
+    fn report(
+        &mut self,
+        now: Now,
+        session: Option<SessionRef>,
+        message: &crate::unresolved::Unresolved,
+        outcome: Outcome,
+        way: Way,
+        out: &mut Outbox,
+    ) {
+        match outcome {
+            Outcome::Delivered { .. } => self.counters.reports_delivered += 1,
+            Outcome::Offline { .. } => self.counters.reports_offline += 1,
+            Outcome::Expired { .. } => self.counters.reports_expired += 1,
+            Outcome::Rejected { .. } => self.counters.reports_rejected += 1,
+        }
+        let Some(sender) = session.and_then(|session| self.sessions.find(session)) else {
+            self.counters.reports_unclaimed += 1;
+            return;
+        };
+        sender.unresolved = sender.unresolved.saturating_sub(1);
+        let report = Report {
+            recipient: message.recipient(),
+            number: message.id.number,
+            outcome,
+            way,
+        };
+        let session = session.expect("it was found");
+        self.tell(now, session, &report, out);
+    }
+
+    pub(super) fn tick_unresolved(&mut self, now: Now, out: &mut Outbox) {
+        while let Some(due) = self.unresolved.due(now.at) {
+            match due {
+                Due::Expired(message) => {
+                    let outcome = Outcome::Expired {
+                        maybe_delivered: message.maybe_delivered,
+                    };
+                    self.report(now, message.session, &message, outcome, Way::Unknown, out);
+                }
+                Due::Retry(place) if self.retry_budget.take(now.at) => {
+                    let Some(message) = self.unresolved.at(place) else {
+                        continue;
+                    };
+                    let Some(forward) = message.forward(now.at) else {
+                        // Less than a millisecond is left: it expires in the next turn.
+                        let expires = message.expires;
+                        self.unresolved.postpone(expires, place);
+                        continue;
+                    };
+                    self.counters.retries += 1;
+                    // The message may end while it is routed, so that the frame is written first.
+                    let mut frame = Vec::new();
+                    trunkline_wire::frame::Encode::put_body(&forward, &mut frame);
+                    self.unresolved.retried(now.at, place);
+                    let forward = Forward::decode_body(&frame).expect("it was encoded here");
+                    self.dispatch(now, &forward, out);
+                }
+                Due::Retry(place) => {
+                    self.counters.retries_delayed += 1;
+                    self.unresolved.postpone(now.at + POSTPONED, place);
+                }
+            }
+        }
+    }
+
+    /// Answers about a message, to the node that took it in. A fire-and-forget message needs none: call this for confirmed ones.
+    ///
+    /// Uses links that exist: straight to that node, else back through the one that forwarded. Nothing is dialled for an answer.
+    pub(super) fn reply(&mut self, now: Now, id: MessageId, trail: &Trail, answer: Answer, way: Way, out: &mut Outbox) {
+        if let Answer::Retry { reason, .. } = answer {
+            *match reason {
+                RetryReason::NotInSync => &mut self.counters.retry_not_in_sync,
+                RetryReason::NoLink => &mut self.counters.retry_no_link,
+                RetryReason::Unreachable => &mut self.counters.retry_unreachable,
+                RetryReason::Hops => &mut self.counters.retry_hops,
+                RetryReason::SessionGone => &mut self.counters.retry_session_gone,
+                RetryReason::Busy => &mut self.counters.retry_busy,
+                RetryReason::WrongRegion => &mut self.counters.retry_wrong_region,
+            } += 1;
+        }
+        let MessageId {
+            sender_key,
+            instance,
+            recipient,
+            number,
+        } = id;
+        let reply = Reply {
+            sender_key,
+            instance,
+            recipient,
+            number,
+            answer,
+            way,
+            back: *trail,
+        };
+        self.send_reply(now, reply, out);
+    }
+
+    /// Brings a reply closer to the node that took the message in. The trail's last node is the next one, or this one's predecessor.
+    pub(super) fn send_reply(&mut self, now: Now, mut reply: Reply, out: &mut Outbox) {
+        let own = self.config.node;
+        let id = MessageId {
+            sender_key: reply.sender_key,
+            instance: reply.instance,
+            recipient: reply.recipient,
+            number: reply.number,
+        };
+        match reply.back.origin() {
+            None => self.resolve_at_owner(now, id, reply, out),
+            Some(origin) if origin == own => {
+                reply.back = Trail::default();
+                self.resolve_at_owner(now, id, reply, out);
+            }
+            Some(origin) if self.ready(origin) => {
+                reply.back = Trail::default().then(origin).expect("one node fits");
+                out.link(origin, &reply);
+            }
+            Some(_) => {
+                while reply.back.last() == Some(own) {
+                    reply.back = reply.back.back();
+                }
+                match reply.back.last() {
+                    Some(last) if self.ready(last) => out.link(last, &reply),
+                    // Its sender's node asks again, and gets another answer.
+                    _ => self.counters.replies_dropped += 1,
+                }
+            }
+        }
+    }
+
+    fn resolve_at_owner(&mut self, now: Now, id: MessageId, reply: Reply, out: &mut Outbox) {
+        let owner = self.owner(id.sender_key);
+        if owner == self.config.shard {
+            self.resolve(now, id, reply.answer, reply.way, out);
+        } else {
+            out.shard(owner, self.config.node, &reply);
+        }
+    }
+}

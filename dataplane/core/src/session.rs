@@ -1,0 +1,279 @@
+//! One device's session at the shard that owns it, and the table of them.
+//!
+//! ```text
+//! Registering ──all reachable instances have taken it, or 250 ms──▶ Open ──▶ gone
+//!     └───────── closed, superseded, out of turn ──────────────────────────────▲
+//! ```
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+use trunkline_wire::device::Purpose;
+use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Instance, NodeId};
+use trunkline_wire::report::{Trail, Way};
+use trunkline_wire::time::Instant;
+
+use crate::outbox::Conn;
+use trunkline_wire::keyed::KeyMap;
+
+/// A session's place in its table: an index, and which of the sessions that had it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionRef {
+    index: u32,
+    generation: u32,
+}
+
+/// What a session is waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its region is being told; the device has not been welcomed.
+    Registering {
+        /// The instances that haven't answered. Empty with `until` in the future: none was reachable.
+        waiting: Vec<NodeId>,
+        /// When it is welcomed all the same.
+        until: Instant,
+        /// Its epoch was raised once already.
+        raised: bool,
+    },
+    /// The device was welcomed.
+    Open,
+}
+
+/// A confirmed message that was written to the device and not acknowledged yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Unacknowledged {
+    /// Whose it is.
+    pub sender_key: DeviceKey,
+    /// Which start of the sender's library.
+    pub instance: Instance,
+    /// The message's number.
+    pub number: u64,
+    /// Which nodes it passed: the way back for its reply.
+    pub trail: Trail,
+    /// Which way it took.
+    pub way: Way,
+}
+
+/// A device's session.
+#[derive(Debug)]
+pub struct Session {
+    generation: u32,
+    /// Its connection.
+    pub conn: Conn,
+    /// Its device inside the cluster.
+    pub key: DeviceKey,
+    /// Its device.
+    pub id: DeviceId,
+    /// Which start of the device's library.
+    pub instance: Instance,
+    /// The protocol version that was negotiated.
+    pub version: u8,
+    /// Which of the device's sessions it is; none if it only sends.
+    pub epoch: Epoch,
+    /// Whether it receives.
+    pub purpose: Purpose,
+    /// Where it is in its life.
+    pub state: State,
+    /// When it is closed unless something is heard.
+    pub idle_ms: u32,
+    /// When something was last heard.
+    pub heard: Instant,
+    /// Bytes that were sent to it and that the kernel hasn't taken.
+    pub queued: usize,
+    /// Since when the kernel has taken none of them.
+    pub stalled: Instant,
+    /// A timer watches whether it reads.
+    pub slow_watched: bool,
+    /// How many of its confirmed messages are unresolved.
+    pub unresolved: u32,
+    /// Which way the last message to it took, for `explain`.
+    pub last_way: Option<(Way, Trail)>,
+    delivery_next: u64,
+    unacknowledged: VecDeque<Option<Unacknowledged>>,
+    open_deliveries: usize,
+}
+
+impl Session {
+    /// How many deliveries wait for an acknowledgement.
+    pub fn open_deliveries(&self) -> usize {
+        self.open_deliveries
+    }
+
+    /// The number of the next confirmed delivery.
+    pub fn delivery(&mut self, message: Unacknowledged) -> u64 {
+        let number = self.delivery_next;
+        self.delivery_next += 1;
+        self.unacknowledged.push_back(Some(message));
+        self.open_deliveries += 1;
+        number
+    }
+
+    /// Takes the delivery that is being acknowledged; `None` if it isn't open.
+    pub fn acknowledge(&mut self, delivery: u64) -> Option<Unacknowledged> {
+        let index = self.index_of(delivery)?;
+        let message = self.unacknowledged.get_mut(index)?.take()?;
+        self.open_deliveries -= 1;
+        while let Some(None) = self.unacknowledged.front() {
+            self.unacknowledged.pop_front();
+        }
+        if self.unacknowledged.is_empty() {
+            // An idle session holds no memory for deliveries.
+            self.unacknowledged = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    /// Takes all open deliveries, in order.
+    pub fn abandon(&mut self) -> impl Iterator<Item = Unacknowledged> + use<> {
+        self.open_deliveries = 0;
+        std::mem::take(&mut self.unacknowledged).into_iter().flatten()
+    }
+
+    /// An open delivery.
+    pub fn open_delivery(&mut self, delivery: u64) -> Option<&mut Unacknowledged> {
+        let index = self.index_of(delivery)?;
+        self.unacknowledged.get_mut(index)?.as_mut()
+    }
+
+    fn index_of(&self, delivery: u64) -> Option<usize> {
+        let first = self.delivery_next - self.unacknowledged.len() as u64;
+        usize::try_from(delivery.checked_sub(first)?).ok()
+    }
+}
+
+/// What is known of a session when it starts.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its connection.
+    pub conn: Conn,
+    /// Its device inside the cluster.
+    pub key: DeviceKey,
+    /// Its device.
+    pub id: DeviceId,
+    /// Which start of the device's library.
+    pub instance: Instance,
+    /// The negotiated version.
+    pub version: u8,
+    /// Which of the device's sessions.
+    pub epoch: Epoch,
+    /// Whether it receives.
+    pub purpose: Purpose,
+    /// When it is closed unless something is heard, in milliseconds.
+    pub idle_ms: u32,
+    /// Where it starts.
+    pub state: State,
+}
+
+/// The sessions of one shard.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    slab: Slab<Session>,
+    generation: u32,
+    by_key: KeyMap<u32>,
+}
+
+impl Sessions {
+    /// Adds a session. One that receives becomes its device's session; the caller has ended the one before.
+    pub fn insert(&mut self, now: Instant, opening: Opening) -> SessionRef {
+        self.generation = self.generation.wrapping_add(1);
+        let Opening {
+            conn,
+            key,
+            id,
+            instance,
+            version,
+            epoch,
+            purpose,
+            idle_ms,
+            state,
+        } = opening;
+        let index = self.slab.insert(Session {
+            generation: self.generation,
+            conn,
+            key,
+            id,
+            instance,
+            version,
+            epoch,
+            purpose,
+            state,
+            idle_ms,
+            heard: now,
+            queued: 0,
+            stalled: now,
+            slow_watched: false,
+            unresolved: 0,
+            last_way: None,
+            delivery_next: 1,
+            unacknowledged: VecDeque::new(),
+            open_deliveries: 0,
+        }) as u32;
+        match purpose {
+            Purpose::Full => {
+                let before = self.by_key.insert(key, index);
+                debug_assert!(before.is_none(), "a device has one session that receives");
+            }
+            Purpose::SendOnly => {}
+        }
+        SessionRef {
+            index,
+            generation: self.generation,
+        }
+    }
+
+    /// The session, unless it has ended.
+    pub fn find(&mut self, session: SessionRef) -> Option<&mut Session> {
+        self.slab
+            .get_mut(session.index as usize)
+            .filter(|s| s.generation == session.generation)
+    }
+
+    /// The session of a device that receives.
+    pub fn of_device(&mut self, key: DeviceKey) -> Option<(SessionRef, &mut Session)> {
+        let index = *self.by_key.get(&key)?;
+        let session = &mut self.slab[index as usize];
+        Some((
+            SessionRef {
+                index,
+                generation: session.generation,
+            },
+            session,
+        ))
+    }
+
+    /// As [`Sessions::of_device`], to look at.
+    pub fn peek(&self, key: DeviceKey) -> Option<&Session> {
+        self.by_key.get(&key).map(|&index| &self.slab[index as usize])
+    }
+
+    /// Removes a session, unless it has ended already.
+    pub fn remove(&mut self, session: SessionRef) -> Option<Session> {
+        self.find(session)?;
+        let ended = self.slab.remove(session.index as usize);
+        if ended.purpose == Purpose::Full {
+            self.by_key.remove(&ended.key);
+        }
+        Some(ended)
+    }
+
+    /// All of them, in the order of their places.
+    pub fn refs(&self) -> Vec<SessionRef> {
+        self.slab
+            .iter()
+            .map(|(index, s)| SessionRef {
+                index: index as u32,
+                generation: s.generation,
+            })
+            .collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+}

@@ -1,0 +1,263 @@
+//! What one instance's shard has heard from each connection server: whether its "not here" may be believed.
+//!
+//! ```text
+//!            SyncBegin           all shards' SyncEnd
+//! Unheard ───────────▶ Syncing ─────────────────────▶ Synced ◀──pong──┐
+//!    │ 10 s               │ link lost                 │ │ pause       │
+//!    ▼                    ▼                           │ └──────▶ Validating
+//!   Gone ◀──── 10 s ──── Lost ◀──────── link lost ────┴──────────────┘
+//! ```
+//!
+//! A server that is gone no longer keeps an instance from saying "offline"; when it returns, it streams anew.
+
+use std::collections::BTreeMap;
+
+use trunkline_wire::id::{NodeId, RegionId};
+use trunkline_wire::time::Instant;
+
+use crate::constants::GONE_AFTER;
+
+/// What was heard from one connection server about one region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nothing yet, since this time.
+    Unheard {
+        /// When it began to matter.
+        since: Instant,
+    },
+    /// Its stream is coming.
+    Syncing {
+        /// Which stream.
+        sync: u64,
+        /// How many of its shards have named all their sessions.
+        ended: u16,
+    },
+    /// All its sessions are known, and each change is told.
+    Synced {
+        /// The stream that made it so; later registrations belong to it too.
+        sync: u64,
+    },
+    /// This instance was paused; what was sent meanwhile is in front of the answer to this ping.
+    Validating {
+        /// As in `Synced`.
+        sync: u64,
+        /// The ping's token.
+        ping: u64,
+    },
+    /// Its link was lost.
+    Lost {
+        /// When.
+        since: Instant,
+    },
+    /// It was away for so long that its sessions are forgotten.
+    Gone,
+}
+
+/// What was heard from every connection server, for each region that this node serves.
+#[derive(Debug, Default)]
+pub struct Sources {
+    sources: BTreeMap<(RegionId, NodeId), Source>,
+}
+
+impl Sources {
+    /// Sets which connection servers matter for which regions: new ones start unheard. Of the others, those that are being heard stay
+    /// (their map is newer than ours, or older), the rest is forgotten. Returns what was forgotten.
+    pub fn expect(&mut self, now: Instant, pairs: impl Iterator<Item = (RegionId, NodeId)>) -> Vec<(RegionId, NodeId)> {
+        let mut before = std::mem::take(&mut self.sources);
+        for pair in pairs {
+            let source = before.remove(&pair).unwrap_or(Source::Unheard { since: now });
+            self.sources.insert(pair, source);
+        }
+        let (heard, forgotten): (Vec<_>, Vec<_>) = before.into_iter().partition(|(_, source)| match source {
+            Source::Syncing { .. } | Source::Synced { .. } | Source::Validating { .. } => true,
+            Source::Unheard { .. } | Source::Lost { .. } | Source::Gone => false,
+        });
+        self.sources.extend(heard);
+        forgotten.into_iter().map(|(pair, _)| pair).collect()
+    }
+
+    /// Whether anybody names sessions of `region` here.
+    pub fn hears(&self, region: RegionId) -> bool {
+        self.of_region(region).next().is_some()
+    }
+
+    /// Whether a device that no record names is connected nowhere, as far as connection servers can tell.
+    pub fn in_sync(&self, region: RegionId) -> bool {
+        self.of_region(region)
+            .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
+    }
+
+    /// The stream to which a registration by `node` belongs now; 0 if it hasn't begun one.
+    pub fn stream(&self, region: RegionId, node: NodeId) -> u64 {
+        match self.sources.get(&(region, node)) {
+            Some(Source::Syncing { sync, .. } | Source::Synced { sync } | Source::Validating { sync, .. }) => *sync,
+            Some(Source::Unheard { .. } | Source::Lost { .. } | Source::Gone) | None => 0,
+        }
+    }
+
+    /// A stream begins.
+    pub fn begin(&mut self, region: RegionId, node: NodeId, sync: u64) {
+        // A server that the map doesn't name yet is heard all the same: its map may be newer than ours.
+        self.sources.insert((region, node), Source::Syncing { sync, ended: 0 });
+    }
+
+    /// One of the server's `shards` has named all. True when all have: what was not named is to be dropped.
+    pub fn end(&mut self, region: RegionId, node: NodeId, sync: u64, shards: u16) -> bool {
+        let Some(source) = self.sources.get_mut(&(region, node)) else {
+            return false;
+        };
+        match source {
+            Source::Syncing { sync: current, ended } if *current == sync => {
+                *ended += 1;
+                if *ended < shards {
+                    return false;
+                }
+                *source = Source::Synced { sync };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The link to `node` is no more.
+    pub fn lost(&mut self, now: Instant, node: NodeId) {
+        for source in self.of_node(node) {
+            match source {
+                Source::Syncing { .. } | Source::Synced { .. } | Source::Validating { .. } => {
+                    *source = Source::Lost { since: now };
+                }
+                Source::Unheard { .. } | Source::Lost { .. } | Source::Gone => {}
+            }
+        }
+    }
+
+    /// This instance was paused. `ping` makes a token for each server that has to be asked.
+    pub fn doubt(&mut self, mut ping: impl FnMut(NodeId) -> u64) {
+        for ((_, node), source) in &mut self.sources {
+            match *source {
+                Source::Synced { sync } | Source::Validating { sync, .. } => {
+                    *source = Source::Validating {
+                        sync,
+                        ping: ping(*node),
+                    };
+                }
+                Source::Unheard { .. } | Source::Syncing { .. } | Source::Lost { .. } | Source::Gone => {}
+            }
+        }
+    }
+
+    /// The answer to a ping of [`Sources::doubt`]: all that was sent during the pause has been read.
+    pub fn validated(&mut self, node: NodeId, token: u64) {
+        for source in self.of_node(node) {
+            match *source {
+                Source::Validating { sync, ping } if ping == token => *source = Source::Synced { sync },
+                _ => {}
+            }
+        }
+    }
+
+    /// Who has been away for too long, since the last time this was asked. Whoever has a link (`linked`) is not away: its stream
+    /// is still to come.
+    pub fn gone(&mut self, now: Instant, linked: impl Fn(NodeId) -> bool) -> Vec<(RegionId, NodeId)> {
+        let mut gone = Vec::new();
+        for (pair, source) in &mut self.sources {
+            match *source {
+                Source::Unheard { since } | Source::Lost { since } if since + GONE_AFTER <= now && !linked(pair.1) => {
+                    *source = Source::Gone;
+                    gone.push(*pair);
+                }
+                _ => {}
+            }
+        }
+        gone
+    }
+
+    /// When somebody will have been away for too long.
+    pub fn deadline(&self) -> Instant {
+        let away = self.sources.values().filter_map(|source| match *source {
+            Source::Unheard { since } | Source::Lost { since } => Some(since + GONE_AFTER),
+            _ => None,
+        });
+        away.min().unwrap_or(Instant::NEVER)
+    }
+
+    fn of_region(&self, region: RegionId) -> impl Iterator<Item = (NodeId, &Source)> {
+        let range = (region, NodeId(0))..=(region, NodeId(u32::MAX));
+        self.sources.range(range).map(|((_, node), source)| (*node, source))
+    }
+
+    fn of_node(&mut self, node: NodeId) -> impl Iterator<Item = &mut Source> {
+        self.sources
+            .iter_mut()
+            .filter(move |((_, n), _)| *n == node)
+            .map(|(_, source)| source)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const REGION: RegionId = RegionId(1);
+    const SERVER: NodeId = NodeId(7);
+    const T0: Instant = Instant::ZERO;
+
+    fn expecting() -> Sources {
+        let mut sources = Sources::default();
+        sources.expect(T0, [(REGION, SERVER)].into_iter());
+        sources
+    }
+
+    #[test]
+    fn an_instance_is_in_sync_when_all_shards_of_all_servers_have_named_their_sessions() {
+        let mut sources = expecting();
+        assert!(!sources.in_sync(REGION));
+        sources.begin(REGION, SERVER, 1);
+        assert!(!sources.end(REGION, SERVER, 1, 2));
+        assert!(!sources.in_sync(REGION));
+        assert!(sources.end(REGION, SERVER, 1, 2));
+        assert!(sources.in_sync(REGION));
+    }
+
+    #[test]
+    fn the_end_of_an_older_stream_changes_nothing() {
+        let mut sources = expecting();
+        sources.begin(REGION, SERVER, 2);
+        assert!(!sources.end(REGION, SERVER, 1, 1));
+        assert!(!sources.in_sync(REGION));
+    }
+
+    #[test]
+    fn a_lost_server_is_suspect_before_it_is_gone() {
+        let mut sources = expecting();
+        sources.begin(REGION, SERVER, 1);
+        sources.end(REGION, SERVER, 1, 1);
+        sources.lost(T0, SERVER);
+        assert!(!sources.in_sync(REGION));
+        assert_eq!(sources.gone(T0 + Duration::from_secs(9), |_| false), []);
+        assert_eq!(sources.gone(T0 + GONE_AFTER, |_| false), [(REGION, SERVER)]);
+        assert!(sources.in_sync(REGION));
+    }
+
+    #[test]
+    fn a_server_with_a_link_is_not_gone_although_its_stream_has_not_begun() {
+        let mut sources = expecting();
+        assert_eq!(sources.gone(T0 + GONE_AFTER, |_| true), []);
+        assert!(!sources.in_sync(REGION));
+    }
+
+    #[test]
+    fn a_pause_is_over_for_a_server_when_its_pong_was_read() {
+        let mut sources = expecting();
+        sources.begin(REGION, SERVER, 1);
+        sources.end(REGION, SERVER, 1, 1);
+        sources.doubt(|_| 42);
+        assert!(!sources.in_sync(REGION));
+        sources.validated(SERVER, 41);
+        assert!(!sources.in_sync(REGION));
+        sources.validated(SERVER, 42);
+        assert!(sources.in_sync(REGION));
+    }
+}

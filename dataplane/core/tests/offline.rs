@@ -1,0 +1,125 @@
+//! The claims about "offline": it is never guessed.
+
+mod cluster;
+
+use cluster::{CONNECTION, Cluster, INSTANCE};
+use trunkline_wire::report::{Outcome, Way};
+
+const A: usize = 0;
+const B: usize = 1;
+const R1: usize = 2;
+const R2: usize = 3;
+
+fn cluster() -> Cluster {
+    Cluster::new(&[CONNECTION, CONNECTION, INSTANCE, INSTANCE], &[&[R1, R2]])
+}
+
+const OFFLINE: Outcome = Outcome::Offline {
+    unreachable: false,
+    maybe_delivered: false,
+};
+
+#[test]
+fn an_unknown_device_is_offline_once_the_siblings_were_asked() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.send(from, "nobody", 0);
+    cluster.run_ms(20);
+    assert_eq!(cluster.reports(from), [(0, OFFLINE, Way::Unknown)]);
+    let asked: u64 = [R1, R2]
+        .iter()
+        .map(|&r| cluster.router(r).counters().locates_sent)
+        .sum();
+    assert_eq!(asked, 1);
+}
+
+#[test]
+fn a_sibling_that_knows_the_device_is_believed() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    // B's link to one of the instances brings nothing; the other one knows.
+    cluster.hold(B, R1);
+    let to = cluster.connect(B, "b");
+    cluster.run_ms(300);
+    cluster.link_down(A, R2);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(50);
+    assert_eq!(cluster.reports(from)[0].1, Outcome::Delivered { late: false });
+    assert_eq!(cluster.deliveries(to), 1);
+    assert_eq!(cluster.router(R1).counters().locates_sent, 1);
+}
+
+#[test]
+fn an_instance_that_is_not_in_sync_says_retry_and_not_offline() {
+    let mut cluster = Cluster::apart(&[CONNECTION, CONNECTION, INSTANCE], &[&[2]]);
+    cluster.link_up(A, 2);
+    cluster.run_ms(10);
+    let from = cluster.welcome(A, "a");
+    cluster.send(from, "b", 0);
+    cluster.run_ms(5_000);
+    assert_eq!(cluster.reports(from), [], "B hasn't been heard: who knows");
+    assert!(cluster.router(2).counters().retry_not_in_sync > 0);
+    cluster.link_up(B, 2);
+    let to = cluster.welcome(B, "b");
+    cluster.run_ms(2_000);
+    assert_eq!(cluster.reports(from)[0].1, Outcome::Delivered { late: false });
+    assert_eq!(cluster.deliveries(to), 1);
+}
+
+#[test]
+fn an_unreachable_sibling_means_retry_for_ten_seconds_then_offline_unreachable() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.cut_off(R2);
+    cluster.send(from, "nobody", 0);
+    cluster.run_ms(9_000);
+    assert_eq!(cluster.reports(from), []);
+    cluster.run_ms(3_500);
+    let outcome = Outcome::Offline {
+        unreachable: true,
+        maybe_delivered: false,
+    };
+    assert_eq!(cluster.reports(from), [(0, outcome, Way::Unknown)]);
+}
+
+#[test]
+fn a_pause_clears_in_sync_before_any_input_is_handled() {
+    let mut cluster = Cluster::new(&[CONNECTION, CONNECTION, INSTANCE], &[&[2]]);
+    let from = cluster.welcome(A, "a");
+    // While the instance is paused, `b` connects, and the news of it lie behind the message.
+    cluster.pause(2, 1_500);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(1_400);
+    let to = cluster.connect(B, "b");
+    cluster.run_ms(50);
+    assert!(cluster.router(2).in_sync(), "it hasn't noticed yet");
+    cluster.run_ms(2_500);
+    assert_eq!(cluster.router(2).counters().presence_pauses, 1);
+    assert_eq!(
+        cluster.reports(from)[0].1,
+        Outcome::Delivered { late: false },
+        "it was not called offline"
+    );
+    assert_eq!(cluster.deliveries(to), 1);
+    assert!(cluster.router(2).in_sync(), "all that was sent meanwhile has been read");
+}
+
+#[test]
+fn an_idle_instance_is_not_taken_for_paused() {
+    let mut cluster = cluster();
+    cluster.run_ms(5_000);
+    assert_eq!(cluster.router(R1).counters().presence_pauses, 0);
+}
+
+#[test]
+fn of_a_lost_server_s_devices_nobody_says_offline_before_it_is_gone() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    cluster.cut_off(B);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(9_000);
+    assert_eq!(cluster.reports(from), []);
+    cluster.run_ms(4_000);
+    assert_eq!(cluster.reports(from)[0].1, OFFLINE);
+}
