@@ -75,7 +75,7 @@ pub trait Encode {
     }
 }
 
-/// What [`frames`] makes of a received type and body.
+/// A frame, of any type of one direction, that can be read.
 pub trait Decode<'a>: Sized {
     /// Reads a frame. `Ok(None)` is an unknown frame that may be skipped.
     ///

@@ -6,13 +6,14 @@ use std::fmt::Debug;
 use trunkline_wire::auth::{ClusterKeys, DeviceToken, LinkEnd, LinkSide, Secret};
 use trunkline_wire::codec::{Tail, Text};
 use trunkline_wire::common::{Failure, Ping};
+use trunkline_wire::control::{ADMIN_JSON_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
 use trunkline_wire::device::*;
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
-use trunkline_wire::map::{Contents, Map, Node, Region, Roles};
-use trunkline_wire::peer::{Forward, PeerFrame, Target};
+use trunkline_wire::map::{Contents, MAP_BYTES_MAX, Map, NODES_MAX, Node, OVERRIDES_MAX, Region, Roles};
+use trunkline_wire::peer::{Forward, PEER_BODY_BYTES_MAX, PeerFrame, Target};
 use trunkline_wire::preface::{Preface, Side};
-use trunkline_wire::report::{Number, Outcome, Trail, TtlMs, Way};
+use trunkline_wire::report::{Number, Outcome, TTL_MS_MAX, Trail, TtlMs, Way};
 
 const INSTANCE: Instance = Instance(0x1122_3344_5566_7788);
 const CLOCK: u64 = 1_700_000_000_000 << 16 | 3;
@@ -27,12 +28,20 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// `PROTOCOL.md` shows these bytes, with spaces for reading.
+fn is_documented(hex: &str) -> bool {
+    let document: String = include_str!("../PROTOCOL.md").split_whitespace().collect();
+    document.contains(hex)
+}
+
 fn check<'a, F, T>(frame: F, wrap: impl Fn(F) -> T, known: &'a [u8])
 where
     F: Encode + Copy,
     T: Decode<'a> + PartialEq + Debug,
 {
     assert_eq!(hex(&frame.to_vec()), hex(known));
+    // The frames of devices are all there; of those between nodes the tables.
+    assert!(F::TYPE == Forward::TYPE || is_documented(&hex(known)));
     let (header, body) = known.split_first_chunk::<HEADER_BYTES>().unwrap();
     let header = Header::decode(*header);
     assert_eq!(header.length as usize, body.len());
@@ -306,4 +315,55 @@ fn a_map_and_a_delta() {
                  010000006b30b4af57e5a5b8195f8b98605fcaf401000000000000000000";
     assert_eq!(hex(&Map::delta(&one, &two)), known);
     assert_eq!(Map::apply(&one, &unhex(known), two.id()), Ok(two));
+}
+
+#[test]
+fn the_document_names_the_limits() {
+    let number = |number: usize| {
+        let digits = number.to_string();
+        let groups: Vec<&str> = digits
+            .as_bytes()
+            .rchunks(3)
+            .rev()
+            .map(|three| std::str::from_utf8(three).unwrap())
+            .collect();
+        groups.join(",")
+    };
+    for limit in [
+        PAYLOAD_BYTES_MAX,
+        HELLO_BODY_BYTES_MAX,
+        DEVICE_BODY_BYTES_MAX,
+        PEER_BODY_BYTES_MAX,
+        CONTROL_BODY_BYTES_MAX,
+        ADMIN_JSON_BYTES_MAX,
+        MAP_BYTES_MAX,
+        NODES_MAX,
+        OVERRIDES_MAX,
+        TTL_MS_MAX as usize,
+        PING_INTERVAL_MS_MAX as usize,
+        PING_INTERVAL_MS_DEFAULT as usize,
+    ] {
+        assert!(
+            include_str!("../PROTOCOL.md").contains(&number(limit)),
+            "{}",
+            number(limit)
+        );
+    }
+}
+
+#[test]
+fn the_document_shows_the_keys_the_proofs_the_token_and_the_map() {
+    for known in [
+        "372bf231b16087712c2044923c4adcc1",
+        "f4ca5f60988b5f19b8a5e557afb4306b",
+        "b9505c23f7dd1210",
+        "2a5f371a49892ac50c305456306ebaa272a6f7bcf9aaed3db1e18bbe9aa4c3dc",
+        "2b98f47ec16db6204dbbeee98c6e39bd1c2a56f99d5d21223d53a72c78fca0dc",
+        "0094357700000000921e4e4b70a7fe9ecd7f80ef442f3eaad294110c7b7c48459e851843722f2eaa",
+    ] {
+        assert!(is_documented(known), "{known}");
+    }
+    let one = map(1, |_| {});
+    let shown = [hex(&one.encode()), "digest".into(), hex(&one.id().digest)].concat();
+    assert!(is_documented(&shown));
 }
