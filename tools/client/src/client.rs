@@ -21,7 +21,7 @@ use crate::event::{
 };
 use crate::fleet::{DeviceIndex, Fleet};
 use crate::inbox::{Awaiting, Inbox, Standing};
-use crate::session::DeviceOptions;
+use crate::options::DeviceOptions;
 
 /// Who the device is, and where its servers are.
 #[derive(Clone, Debug)]
@@ -258,7 +258,7 @@ impl Client {
         }
     }
 
-    /// Tells the thread that there is room for events, if it waits for that.
+    /// Tells the thread that events were taken, if it waits for that.
     fn feed(&self) {
         if self.inbox.starved() {
             self.waker.wake();
@@ -323,12 +323,10 @@ impl Worker {
                     Request::Close => close_by = Some(self.fleet.driver().now() + CLOSE_TIMEOUT),
                 }
             }
-            while self.inbox.has_room() {
-                match self.fleet.next_event() {
-                    Some((_, event)) => self.inbox.put(event),
-                    None => break,
-                }
+            while let Some((_, event)) = self.fleet.next_event() {
+                self.inbox.put(event);
             }
+            self.fleet.set_backlog_beyond(self.inbox.backlog());
             if close_by.is_some_and(|by| self.is_flushed() || self.fleet.driver().now() >= by) {
                 break;
             }

@@ -3,8 +3,8 @@
 //! The same code runs over the operating system's sockets and over the simulator's: a caller adds devices, calls
 //! [`Fleet::turn`] again and again, sends, and takes the events. Nothing happens between two calls; there is no thread here.
 //!
-//! Events wait until they are taken, within bounds: when too many wait, messages that come in are dropped without an
-//! acknowledgement (a confirmed one comes again), and nothing more is taken to be sent.
+//! Events wait until they are taken, within bounds ([`Backlog`]): when too many messages wait, those that come in are dropped without
+//! an acknowledgement (a confirmed one comes again); when too many reports wait, nothing more is taken to be sent.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -21,8 +21,10 @@ use trunkline_wire::id::IdRef;
 use trunkline_wire::report::TtlMs;
 use trunkline_wire::time::Instant;
 
+use crate::backlog::Backlog;
 use crate::event::{Counts, Event, Guarantee, Loss, MessageId, OptionsError, SendError};
-use crate::session::{Command, DeviceOptions, Input, Intake, Outbox, Session};
+use crate::options::DeviceOptions;
+use crate::session::{Command, Input, Outbox, Session};
 
 /// Names a device of a [`Fleet`]. A removed device's index may be given to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,7 +39,10 @@ pub struct Fleet<D: Driver> {
     /// The devices by their deadlines; those that have none are missing.
     timers: BTreeSet<(Instant, usize)>,
     events: VecDeque<(DeviceIndex, Event)>,
-    event_bytes: usize,
+    /// Of `events`.
+    backlog: Backlog,
+    /// Of what the caller has taken and holds for somebody else.
+    backlog_beyond: Backlog,
     spares: Spares,
     seeds: fastrand::Rng,
     outbox: Outbox,
@@ -68,7 +73,8 @@ impl<D: Driver> Fleet<D> {
             connections: ConnectionTable::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
-            event_bytes: 0,
+            backlog: Backlog::default(),
+            backlog_beyond: Backlog::default(),
             spares: Spares::new(SPARES_MAX),
             seeds: fastrand::Rng::with_seed(seed),
             outbox: Outbox::default(),
@@ -102,8 +108,13 @@ impl<D: Driver> Fleet<D> {
             self.connections.remove(token);
             self.driver.close(token);
         }
-        self.events.retain(|(of, _)| *of != device);
-        self.event_bytes = self.events.iter().map(|(_, event)| payload_bytes(event)).sum();
+        let backlog = &mut self.backlog;
+        self.events.retain(|(of, event)| {
+            if *of == device {
+                backlog.remove(event);
+            }
+            *of != device
+        });
     }
 
     /// Sends a message from `device`: now if its connection has room, else as soon as it has.
@@ -119,9 +130,9 @@ impl<D: Driver> Fleet<D> {
         guarantee: Guarantee,
     ) -> Result<MessageId, SendError> {
         let (now, at) = (self.driver.now(), device.0 as usize);
-        let is_full = self.is_full();
+        let refused = self.backlog.plus(self.backlog_beyond).refuses_sends();
         let session = &mut self.devices.get_mut(at).ok_or(SendError::Stopped)?.session;
-        if is_full {
+        if refused {
             return Err(session.busy());
         }
         let id = session.send(now, recipient, payload, ttl, guarantee)?;
@@ -160,8 +171,13 @@ impl<D: Driver> Fleet<D> {
     /// The oldest event that waits, and whose it is.
     pub fn next_event(&mut self) -> Option<(DeviceIndex, Event)> {
         let (device, event) = self.events.pop_front()?;
-        self.event_bytes -= payload_bytes(&event);
+        self.backlog.remove(&event);
         Some((device, event))
+    }
+
+    /// Says how much the caller holds of what it has taken: it counts as if it still waited here.
+    pub fn set_backlog_beyond(&mut self, backlog: Backlog) {
+        self.backlog_beyond = backlog;
     }
 
     /// The device's session, to look at.
@@ -200,10 +216,6 @@ impl<D: Driver> Fleet<D> {
     /// The driver, to look at.
     pub fn driver(&self) -> &D {
         &self.driver
-    }
-
-    fn is_full(&self) -> bool {
-        self.events.len() >= EVENTS_MAX || self.event_bytes >= EVENT_BYTES_MAX
     }
 
     fn tick(&mut self) {
@@ -256,11 +268,11 @@ impl<D: Driver> Fleet<D> {
 
     /// Hands the frames that end in `buffer` to the session, up to one by which the connection ends.
     fn receive(&mut self, now: Instant, token: Token, buffer: &trunkline_net::driver::Buffer) -> Option<usize> {
-        let full = self.is_full();
+        let intake = self.backlog.plus(self.backlog_beyond).intake();
         let connection = self.connections.get_mut(token)?;
         let session = &mut self.devices[connection.device].session;
         let outbox = &mut self.outbox;
-        outbox.intake = if full { Intake::Full } else { Intake::Open };
+        outbox.intake = intake;
         let mut frames = connection.framer.frames(self.driver.bytes(buffer));
         loop {
             let step = match frames.next(|_| session.body_bytes_max()) {
@@ -322,8 +334,10 @@ impl<D: Driver> Fleet<D> {
             };
             self.outbox.write.clear();
             for event in self.outbox.events.drain(..) {
-                self.event_bytes += payload_bytes(&event);
-                self.events.push_back((DeviceIndex(at as u32), event));
+                if !self.backlog.refuses(&event) {
+                    self.backlog.add(&event);
+                    self.events.push_back((DeviceIndex(at as u32), event));
+                }
             }
             let input = match command {
                 Some(Command::Close) => {
@@ -367,13 +381,6 @@ impl<D: Driver> Fleet<D> {
     }
 }
 
-fn payload_bytes(event: &Event) -> usize {
-    match event {
-        Event::Message(message) => message.payload.len(),
-        Event::Welcomed(_) | Event::Report(_) | Event::Disconnected { .. } | Event::Stopped { .. } => 0,
-    }
-}
-
 /// Messages stop being written to a connection when so many bytes wait for the kernel: enough for several sends of the
 /// largest chunk.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
@@ -381,7 +388,3 @@ const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 const OUT_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
 /// Vectors for sending, kept for all devices: 64 of at most 128 KiB.
 const SPARES_MAX: usize = 64;
-/// Events that wait for the user; about 10 MiB of them, without payloads.
-const EVENTS_MAX: usize = 65_536;
-/// Their payloads.
-const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;

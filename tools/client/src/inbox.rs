@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::backlog::Backlog;
 use crate::event::{Event, Loss, Message, MessageId, Report, StopReason, Welcomed};
+use crate::session::Intake;
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -21,12 +23,11 @@ struct State {
     others: VecDeque<(u64, Event)>,
     /// Events so far.
     count: u64,
-    /// Of the payloads in `messages`.
-    bytes: usize,
+    backlog: Backlog,
     /// Messages whose report somebody waits for, and the report once it is there.
     awaited: BTreeMap<MessageId, Option<Report>>,
     standing: Standing,
-    /// The thread found no room, and waits to be woken.
+    /// The thread has seen a backlog that stops something, and waits to hear that it has changed.
     starved: bool,
 }
 
@@ -51,37 +52,30 @@ pub(crate) enum Awaiting {
 }
 
 impl Inbox {
-    /// Whether there is room for an event. If not, [`Inbox::starved`] will be true when there is again.
-    pub(crate) fn has_room(&self) -> bool {
+    /// What waits here. If it stops something, [`Inbox::starved`] will be true from now on.
+    pub(crate) fn backlog(&self) -> Backlog {
         let mut state = self.lock();
-        let waiting = state.messages.len() + state.others.len();
-        let has_room = waiting < WAITING_MAX && state.bytes < WAITING_BYTES_MAX;
-        state.starved = !has_room;
-        has_room
+        state.starved = state.backlog.intake() == Intake::Full || state.backlog.refuses_sends();
+        state.backlog
     }
 
     pub(crate) fn put(&self, event: Event) {
         let mut state = self.lock();
-        state.count += 1;
-        let count = state.count;
         match &event {
             Event::Welcomed(welcomed) => state.standing = Standing::Welcomed(*welcomed),
             Event::Disconnected { reason, .. } => state.standing = Standing::Lost(reason.clone()),
             Event::Stopped { reason } => state.standing = Standing::Stopped(reason.clone()),
-            Event::Message(_) | Event::Report(_) => {}
+            Event::Report(report) => {
+                if let Some(awaited) = state.awaited.get_mut(&report.id) {
+                    *awaited = Some(report.clone());
+                    return self.changed.notify_all();
+                }
+            }
+            Event::Message(_) => {}
         }
-        match event {
-            Event::Message(message) => {
-                state.bytes += message.payload.len();
-                state.messages.push_back((count, message));
-            }
-            Event::Report(report) => match state.awaited.get_mut(&report.id) {
-                Some(awaited) => *awaited = Some(report),
-                None => state.others.push_back((count, Event::Report(report))),
-            },
-            other @ (Event::Welcomed(_) | Event::Disconnected { .. } | Event::Stopped { .. }) => {
-                state.others.push_back((count, other));
-            }
+        if !state.backlog.refuses(&event) {
+            state.backlog.add(&event);
+            state.push(event);
         }
         self.changed.notify_all();
     }
@@ -140,7 +134,7 @@ impl Inbox {
         std::iter::from_fn(|| state.pop()).collect()
     }
 
-    /// Whether the thread waits to be told that there is room.
+    /// Whether the thread is to be told that something was taken; once.
     pub(crate) fn starved(&self) -> bool {
         let mut state = self.lock();
         std::mem::take(&mut state.starved)
@@ -170,26 +164,32 @@ impl Inbox {
 }
 
 impl State {
+    fn push(&mut self, event: Event) {
+        self.count += 1;
+        match event {
+            Event::Message(message) => self.messages.push_back((self.count, message)),
+            other @ (Event::Report(_) | Event::Welcomed(_) | Event::Disconnected { .. } | Event::Stopped { .. }) => {
+                self.others.push_back((self.count, other));
+            }
+        }
+    }
+
     fn pop(&mut self) -> Option<Event> {
         let message = self.messages.front().map_or(u64::MAX, |(count, _)| *count);
         let other = self.others.front().map_or(u64::MAX, |(count, _)| *count);
         if message < other {
-            self.pop_message().map(Event::Message)
-        } else {
-            self.others.pop_front().map(|(_, event)| event)
+            return self.pop_message().map(Event::Message);
         }
+        let (_, event) = self.others.pop_front()?;
+        self.backlog.remove(&event);
+        Some(event)
     }
 
     fn pop_message(&mut self) -> Option<Message> {
         let (_, message) = self.messages.pop_front()?;
-        self.bytes -= message.payload.len();
+        self.backlog.remove_message(&message);
         Some(message)
     }
 }
 
 const POISONED: &str = "a thread panicked while it held the inbox";
-
-/// Events that wait here; further ones wait in the fleet, which has bounds of its own.
-const WAITING_MAX: usize = 1024;
-/// Their payloads.
-const WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -37,21 +37,25 @@
 //! that starts anew is a new sender.
 #![forbid(unsafe_code)]
 
+mod backlog;
 mod backoff;
 pub mod client;
 pub mod event;
 pub mod fleet;
 mod inbox;
+mod options;
 mod outgoing;
 pub mod session;
 
+pub use backlog::Backlog;
 pub use client::{Client, ConnectError, NotReady, Options};
 pub use event::{
     Awaited, Counts, Event, Guarantee, Loss, Message, MessageId, OptionsError, Report, SendError, StopReason, Welcomed,
 };
 pub use fleet::{DeviceIndex, Fleet};
+pub use options::DeviceOptions;
 pub use outgoing::{MESSAGE_OVERHEAD_BYTES, OutgoingBounds};
-pub use session::DeviceOptions;
+
 pub use trunkline_core::resequencer::Bounds as IncomingBounds;
 pub use trunkline_wire::device::{PingIntervalMs, Purpose};
 pub use trunkline_wire::id::{DeviceId, Epoch, IdRef, Instance, NodeId};

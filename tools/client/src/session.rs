@@ -21,18 +21,17 @@
 //!   again, and is acknowledged then.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use trunkline_core::resequencer::{Arrival, Bounds, DropReason, Resequencer, Step};
+use trunkline_core::resequencer::{Arrival, DropReason, Resequencer, Step};
 use trunkline_wire::codec::Text;
 use trunkline_wire::device::{
     Acknowledge, Credentials, DEVICE_BODY_BYTES_MAX, Deliver, ErrorCode, Failure, GoAway, GoAwayReason,
-    HELLO_BODY_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, Ping, PingIntervalMs, Pong, Purpose, ServerFrame, Welcome,
+    HELLO_BODY_BYTES_MAX, Hello, PAYLOAD_BYTES_MAX, Ping, Pong, Purpose, ServerFrame, Welcome,
 };
 use trunkline_wire::frame::Encode;
-use trunkline_wire::id::{DeviceId, Epoch, IdRef, Instance};
+use trunkline_wire::id::{DeviceId, Epoch, IdRef};
 use trunkline_wire::preface::{Preface, Side, VERSION_MAX, VERSION_MIN};
 use trunkline_wire::report::{Outcome, TtlMs, Way};
 use trunkline_wire::time::Instant;
@@ -41,95 +40,14 @@ use crate::backoff;
 use crate::event::{
     Awaited, Counts, Event, Guarantee, Loss, Message, MessageId, OptionsError, Report, SendError, StopReason, Welcomed,
 };
-use crate::outgoing::{Outgoing, OutgoingBounds, Resolved, Written};
+use crate::options::DeviceOptions;
+use crate::outgoing::{Outgoing, Resolved, Written};
 
+mod exchange;
 #[cfg(test)]
 mod tests;
 
-/// Who the device is, and where its servers are.
-#[derive(Clone, Debug)]
-pub struct DeviceOptions {
-    /// Tried in turn, from a random one on.
-    pub servers: Arc<[SocketAddr]>,
-    /// The device's id.
-    pub device: DeviceId,
-    /// A random number, drawn once per start of the program: with the device and a number it names a message, so that a repeated
-    /// one makes others take new messages for old ones.
-    pub instance: Instance,
-    /// The device's token, or nothing.
-    pub credentials: Vec<u8>,
-    /// Whether it receives.
-    pub purpose: Purpose,
-    /// How often the server hears from it.
-    pub ping_interval: PingIntervalMs,
-    /// How much may wait to be sent.
-    pub outgoing: OutgoingBounds,
-    /// How much may wait for its elders.
-    pub incoming: Bounds,
-}
-
-impl DeviceOptions {
-    /// A device that sends and receives, without a token.
-    pub fn new(servers: Arc<[SocketAddr]>, device: DeviceId, instance: Instance) -> DeviceOptions {
-        DeviceOptions {
-            servers,
-            device,
-            instance,
-            credentials: Vec::new(),
-            purpose: Purpose::Full,
-            ping_interval: PingIntervalMs::default(),
-            outgoing: OutgoingBounds::default(),
-            incoming: Bounds::default(),
-        }
-    }
-}
-
-/// What happened to the session's connection, or that time has passed.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// What [`Command::Connect`] asked for has come about.
-    Connected,
-    /// The server sent a frame.
-    Frame(ServerFrame<'a>),
-    /// The server sent what isn't one.
-    Unreadable(String),
-    /// Connecting failed, or the connection broke.
-    Lost(Loss),
-    /// [`Session::deadline`] has come.
-    Tick,
-}
-
-/// What to do with the session's one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Open it.
-    Connect(SocketAddr),
-    /// Write what the outbox holds, as far as it goes at once; then close it.
-    Close,
-}
-
-/// Whether the user takes its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Intake {
-    /// There is room for more.
-    #[default]
-    Open,
-    /// Messages that come now are dropped without an acknowledgement.
-    Full,
-}
-
-/// Effects, to be carried out in the order of the fields.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    /// Bytes for the connection.
-    pub write: Vec<u8>,
-    /// What to do with the connection.
-    pub command: Option<Command>,
-    /// What to tell the user.
-    pub events: Vec<Event>,
-    /// Set by the caller: whether `events` go anywhere.
-    pub intake: Intake,
-}
+pub use self::exchange::{Command, Input, Intake, Outbox};
 
 /// One device. See the module's text.
 #[derive(Debug)]
@@ -148,6 +66,8 @@ pub struct Session {
     superseded: Option<Instant>,
     outgoing: Outgoing,
     incoming: Resequencer<Arrived>,
+    /// Empty between two calls.
+    steps: Vec<Step<Arrived>>,
     random: Rng,
     counts: Counts,
 }
@@ -203,6 +123,7 @@ impl Session {
             superseded: None,
             outgoing: Outgoing::new(options.outgoing),
             incoming: Resequencer::new(options.incoming),
+            steps: Vec::new(),
             random,
             counts: Counts::default(),
             options,
@@ -329,9 +250,8 @@ impl Session {
         let mut expired = Vec::new();
         self.counts.unconfirmed_expired += self.outgoing.expire(now, &mut expired);
         self.report_expired(now, expired, out);
-        let mut steps = Vec::new();
-        self.incoming.tick(now, &mut steps);
-        self.carry_out(now, steps, out);
+        self.incoming.tick(now, &mut self.steps);
+        self.carry_out(now, out);
         match self.state {
             State::Waiting { until } if now >= until => {
                 self.state = State::Connecting {
@@ -472,13 +392,13 @@ impl Session {
             delivery: deliver.delivery,
             connection: self.connection,
         };
-        let mut steps = Vec::new();
-        self.incoming.arrive(now, arrival, arrived, &mut steps);
-        self.carry_out(now, steps, out);
+        self.incoming.arrive(now, arrival, arrived, &mut self.steps);
+        self.carry_out(now, out);
     }
 
-    fn carry_out(&mut self, now: Instant, steps: Vec<Step<Arrived>>, out: &mut Outbox) {
-        for step in steps {
+    fn carry_out(&mut self, now: Instant, out: &mut Outbox) {
+        let mut steps = std::mem::take(&mut self.steps);
+        for step in steps.drain(..) {
             match step {
                 Step::Show { mut item, late } => {
                     self.counts.shown += 1;
@@ -499,6 +419,10 @@ impl Session {
                     }
                 },
             }
+        }
+        // The vector is used again, unless a skipped gap made it large.
+        if steps.capacity() <= STEPS_KEPT_MAX {
+            self.steps = steps;
         }
     }
 
@@ -655,6 +579,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server waits up to 250 ms for the device's region; the rest is the network.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle device holds room for so many steps at most.
+const STEPS_KEPT_MAX: usize = 4;
 /// Whatever the welcome says, pings come no faster.
 const PING_INTERVAL_MIN: Duration = Duration::from_millis(500);
 /// A connection that lasted this long was good: its loss starts a new row of failures.

@@ -316,9 +316,18 @@ fn a_user_that_takes_nothing_bounds_what_is_held_and_loses_no_confirmed_message(
     let acknowledged = acknowledged.join().unwrap();
     assert!(acknowledged < 400, "all of it was held");
     assert_eq!(client.counts().unwrap().dropped_backlog, 400 - acknowledged);
+    // Its own messages and their reports are not held up by that.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.send_and_wait(&id("bob"), "hello", TtlMs::default()));
+        assert_eq!(peer.next(), send("bob", 0, 0, "hello"));
+        peer.report("bob", 0, DELIVERED);
+        assert_eq!(waiting.join().unwrap().unwrap().outcome, DELIVERED);
+    });
     for expected in 0..acknowledged {
         assert_eq!(client.recv_timeout(PATIENCE).unwrap().number, expected);
     }
+    // With its answer the client's thread has seen that there is room again.
+    client.counts().unwrap();
     peer.deliver(401, acknowledged, &large);
     assert_eq!(client.recv_timeout(PATIENCE).unwrap().number, acknowledged);
 }

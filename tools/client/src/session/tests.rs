@@ -1,7 +1,7 @@
 use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ClientFrame, Superseded};
 use trunkline_wire::frame::{Decode, HEADER_BYTES, Header};
-use trunkline_wire::id::NodeId;
+use trunkline_wire::id::{Instance, NodeId};
 use trunkline_wire::preface::PREFACE_BYTES;
 use trunkline_wire::report::{Number, RejectReason};
 
