@@ -1,1 +1,15 @@
-//! Placeholder.
+//! A node: the glue between the decisions of `trunkline-core` and the sockets of `trunkline-net`.
+//!
+//! - [`shard`]: one thread's everything. [`mesh`]: what goes between the shards of one node.
+//! - [`agent`]: the node's subscription to the control plane. [`identity`], [`storage`]: what it keeps on disk.
+//! - [`config`], [`run`], [`http`], [`stats`]: from a TOML file to threads, and what they report.
+//!
+//! A [`shard::Shard`] and an [`agent::Agent`] know no threads: they take turns. The deployed node gives each a thread; the simulator
+//! gives turns to all of them in one, and so runs the same code. What is deliberately absent: any decision about a message.
+#![forbid(unsafe_code)]
+
+mod connection;
+pub mod entropy;
+pub mod mesh;
+pub mod shard;
+pub mod stats;

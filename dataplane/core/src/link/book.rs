@@ -16,13 +16,17 @@ use trunkline_wire::frame::Encode;
 use trunkline_wire::handshake::{Acceptor, Opener};
 use trunkline_wire::id::{Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::Map;
-use trunkline_wire::peer::{LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, SyncBegin, Synced};
+use trunkline_wire::peer::{
+    LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, PEER_BODY_BYTES_MAX, SyncBegin, Synced,
+};
 use trunkline_wire::time::Instant;
 
 use super::need;
 use super::peer::PeerEntry;
 use super::sync::Taken;
-use super::{LinkCounters, LinkEffect, LinkOutbox, LinkState, LinkStatus, shard_of_node, token};
+use super::{
+    LinkCounters, LinkEffect, LinkOutbox, LinkState, LinkStatus, OPENING_BODY_BYTES_MAX, shard_of_node, token,
+};
 use crate::outbox::{Conn, ShardEvent};
 
 /// What a link book is told once.
@@ -167,6 +171,18 @@ impl LinkBook {
         let link = &mut self.links[peer.current.or(peer.fencing)? as usize];
         link.traffic = now;
         link.conn
+    }
+
+    /// How long the body of the next frame on `link` may be: until both sides have proven themselves, little.
+    pub fn body_bytes_max(&self, link: LinkRef) -> usize {
+        let carries = self
+            .index(link)
+            .is_some_and(|index| self.links[index as usize].phase.carries());
+        if carries {
+            PEER_BODY_BYTES_MAX
+        } else {
+            OPENING_BODY_BYTES_MAX
+        }
     }
 
     /// A frame that arrived on `link`.

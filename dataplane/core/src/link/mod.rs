@@ -106,4 +106,4 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The largest body of a frame before the link is up.
-pub const OPENING_BODY_BYTES_MAX: usize = 512;
+const OPENING_BODY_BYTES_MAX: usize = 512;
