@@ -17,7 +17,7 @@ pub enum Input<'a> {
     Unreadable(String),
     /// Connecting failed, or the connection broke.
     Lost(Loss),
-    /// [`Session::deadline`] has come.
+    /// [`super::Session::deadline`] has come.
     Tick,
 }
 
