@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 use trunkline_wire::device::Purpose;
-use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Instance, NodeId};
+use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Instance, NodeId, RegionId};
 use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
@@ -74,7 +74,9 @@ pub struct Session {
     pub purpose: Purpose,
     /// Where it is in its life.
     pub state: State,
-    /// When it is closed unless something is heard.
+    /// Regions that it belonged to by older maps. Nodes that still have one of those find it there, until it ends.
+    pub regions_before: Vec<RegionId>,
+    /// When it is closed unless something is heard, in milliseconds.
     pub idle_ms: u32,
     /// When something was last heard.
     pub heard: Instant,
@@ -197,6 +199,7 @@ impl Sessions {
             epoch,
             purpose,
             state,
+            regions_before: Vec::new(),
             idle_ms,
             heard: now,
             queued: 0,

@@ -219,4 +219,21 @@ fn a_device_that_a_newer_map_assigns_to_another_region_is_registered_there() {
     }
     cluster.run_ms(5);
     assert_eq!(cluster.router(2).explain(key).presence, epoch);
+    let known = |cluster: &mut Cluster, instance: usize, region| {
+        let known = cluster
+            .router(instance)
+            .presence(trunkline_wire::id::RegionId(region))
+            .unwrap_or_default();
+        known.contains(&(key, epoch.unwrap()))
+    };
+    assert!(
+        known(&mut cluster, 1, 1),
+        "nodes with an older map still find it where it was"
+    );
+    cluster.disconnect(conn);
+    cluster.run_ms(5);
+    assert!(
+        !known(&mut cluster, 1, 1) && !known(&mut cluster, 2, 2),
+        "when it ends, both regions are told"
+    );
 }

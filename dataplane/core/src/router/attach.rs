@@ -11,23 +11,13 @@ use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
 use trunkline_wire::peer::{Register, Registered, SyncEnd, Unregister};
 use trunkline_wire::report::{Answer, RetryReason};
 
+use super::timers::Timer;
 use super::{Now, Router};
 use crate::constants::{IDLE_HALVES, SLOW_READER_TIMEOUT, UNRESOLVED_PER_SESSION_MAX, WELCOME_TIMEOUT};
 use crate::epoch::EpochClock;
 use crate::outbox::{Conn, Outbox};
 use crate::session::{Opening, SessionRef, State};
 use crate::unresolved::MessageId;
-
-/// What a session's timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
-    /// It is welcomed at the latest.
-    Welcome,
-    /// It was not heard.
-    Idle,
-    /// It has bytes waiting and takes none. At most one entry a session.
-    Slow,
-}
 
 /// What is left to do for a session whose life has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,20 +37,25 @@ impl Router {
         let (epoch, state) = match hello.purpose {
             Purpose::SendOnly => (Epoch::NONE, State::Open),
             Purpose::Full => {
-                let mut above = presented;
-                if let Some((before, session)) = self.sessions.of_device(key) {
-                    above = above.max(session.epoch);
-                    let epoch = self.clock.mint(now.wall_ms, above);
+                let before = self
+                    .sessions
+                    .of_device(key)
+                    .map(|(before, session)| (before, session.epoch));
+                let above = before.map_or(presented, |(_, epoch)| presented.max(epoch));
+                let epoch = self.clock.mint(now.wall_ms, above);
+                if let Some((before, _)) = before {
                     // The region learns of the new session by its registration.
                     self.supersede(now, before, epoch, out);
-                    above = above.max(epoch);
                 }
-                let waiting = State::Registering {
-                    waiting: Vec::new(),
-                    until: now.at + WELCOME_TIMEOUT,
-                    raised: false,
-                };
-                (self.clock.mint(now.wall_ms, above), waiting)
+                let until = now.at + WELCOME_TIMEOUT;
+                (
+                    epoch,
+                    State::Registering {
+                        waiting: Vec::new(),
+                        until,
+                        raised: false,
+                    },
+                )
             }
         };
         let opening = Opening {
@@ -259,7 +254,7 @@ impl Router {
         }
     }
 
-    fn welcome(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
+    pub(super) fn welcome(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
         let node = self.config.node;
         let Some(device) = self.sessions.find(session) else {
             return;
@@ -298,7 +293,10 @@ impl Router {
         };
         self.counters.sessions_closed += 1;
         if ended.purpose == Purpose::Full && how == End::Unregister {
-            self.unregister(now, ended.key, ended.epoch, out);
+            let region = self.map.region_of(ended.key);
+            for region in ended.regions_before.iter().copied().chain([region]) {
+                self.unregister(now, region, ended.key, ended.epoch, out);
+            }
         }
         for open in ended.abandon() {
             let id = MessageId {
@@ -317,8 +315,7 @@ impl Router {
         }
     }
 
-    fn unregister(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
-        let region = self.map.region_of(device);
+    fn unregister(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
         for &node in self.map.instances(region) {
             if self.ready(node) {
                 out.link(node, &Unregister { region, device, epoch });
@@ -334,7 +331,8 @@ impl Router {
             let Some(session) = self.sessions.find(reference) else {
                 continue;
             };
-            if session.purpose != Purpose::Full || self.map.region_of(session.key) != region {
+            let belongs = self.map.region_of(session.key) == region || session.regions_before.contains(&region);
+            if session.purpose != Purpose::Full || !belongs {
                 continue;
             }
             if let State::Registering { waiting, .. } = &mut session.state
@@ -372,50 +370,6 @@ impl Router {
                 waiting.retain(|&waited| waited != node);
                 if before > 0 && waiting.is_empty() {
                     self.welcome(now, reference, out);
-                }
-            }
-        }
-    }
-
-    pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Outbox) {
-        while let Some(&Reverse((at, reference, timer))) = self.session_timers.peek() {
-            if at > now.at {
-                break;
-            }
-            self.session_timers.pop();
-            let Some(session) = self.sessions.find(reference) else {
-                continue;
-            };
-            match (timer, &session.state) {
-                (Timer::Welcome, State::Open) => {}
-                (Timer::Welcome, State::Registering { waiting, .. }) => {
-                    if !waiting.is_empty() {
-                        self.counters.welcomes_late += 1;
-                    }
-                    self.welcome(now, reference, out);
-                }
-                (Timer::Idle, State::Open | State::Registering { .. }) => {
-                    let due = session.heard + Duration::from_millis(session.idle_ms.into());
-                    if due > now.at {
-                        self.session_timers.push(Reverse((due, reference, Timer::Idle)));
-                        continue;
-                    }
-                    self.counters.devices_idle_closed += 1;
-                    let text = "nothing was heard in time; ping more often";
-                    self.device_fault(now, reference, ErrorCode::IdleTimeout, text, out);
-                }
-                (Timer::Slow, State::Open | State::Registering { .. }) => {
-                    if session.queued == 0 {
-                        session.slow_watched = false;
-                        continue;
-                    }
-                    let due = session.stalled + SLOW_READER_TIMEOUT;
-                    if due > now.at {
-                        self.session_timers.push(Reverse((due, reference, Timer::Slow)));
-                        continue;
-                    }
-                    self.counters.devices_slow_closed += 1;
-                    self.device_fault(now, reference, ErrorCode::SlowReader, "the device does not read", out);
                 }
             }
         }

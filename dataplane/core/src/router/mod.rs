@@ -6,6 +6,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `attach` | the life of a device's session: epochs, registration, welcome, superseded, closed |
+//! | `timers` | what is due for sessions: late welcomes, the silent, the slow |
 //! | `send` | what becomes of a message that a device sends: retries, and its one report |
 //! | `route` | where a message goes next, and its delivery |
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
@@ -16,6 +17,7 @@ mod instance;
 mod peers;
 mod route;
 mod send;
+mod timers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -40,8 +42,8 @@ pub use crate::session::SessionRef;
 use crate::session::Sessions;
 use crate::sources::Sources;
 use crate::unresolved::{self, MessageId};
-use attach::Timer;
 use instance::Asked;
+use timers::Timer;
 use trunkline_wire::keyed::KeyMap;
 
 /// The present, as a turn of the shard sees it.

@@ -14,6 +14,9 @@ use super::{LinkView, Now, Router};
 use crate::link::token;
 use crate::outbox::{Outbox, ShardEvent};
 
+/// How many older regions of a session are kept in mind: maps that differ by more are not in use at one time.
+const REGIONS_BEFORE_MAX: usize = 4;
+
 /// Which shards a frame concerns.
 enum Concern {
     Device(DeviceKey),
@@ -199,6 +202,16 @@ impl Router {
             let (device, epoch) = (session.key, session.epoch);
             let region = map.region_of(device);
             let old = before.region_of(device);
+            if region != old {
+                session.regions_before.retain(|&known| known != region && known != old);
+                // An empty map had no regions. Of a device that moves again and again, the last moves count.
+                if before.region(old).is_some() {
+                    session.regions_before.push(old);
+                }
+                if session.regions_before.len() > REGIONS_BEFORE_MAX {
+                    session.regions_before.remove(0);
+                }
+            }
             if region == old && map.instances(region) == before.instances(old) {
                 continue;
             }

@@ -1,0 +1,68 @@
+//! What is due for sessions: the welcome at the latest, the close of those that are not heard or do not read.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use trunkline_wire::device::ErrorCode;
+
+use super::{Now, Router};
+use crate::constants::SLOW_READER_TIMEOUT;
+use crate::outbox::Outbox;
+use crate::session::State;
+
+/// What a session's timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// It is welcomed at the latest.
+    Welcome,
+    /// It was not heard.
+    Idle,
+    /// It has bytes waiting and takes none. At most one entry a session.
+    Slow,
+}
+
+impl Router {
+    pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Outbox) {
+        while let Some(&Reverse((at, reference, timer))) = self.session_timers.peek() {
+            if at > now.at {
+                break;
+            }
+            self.session_timers.pop();
+            let Some(session) = self.sessions.find(reference) else {
+                continue;
+            };
+            match (timer, &session.state) {
+                (Timer::Welcome, State::Open) => {}
+                (Timer::Welcome, State::Registering { waiting, .. }) => {
+                    if !waiting.is_empty() {
+                        self.counters.welcomes_late += 1;
+                    }
+                    self.welcome(now, reference, out);
+                }
+                (Timer::Idle, State::Open | State::Registering { .. }) => {
+                    let due = session.heard + Duration::from_millis(session.idle_ms.into());
+                    if due > now.at {
+                        self.session_timers.push(Reverse((due, reference, Timer::Idle)));
+                        continue;
+                    }
+                    self.counters.devices_idle_closed += 1;
+                    let text = "nothing was heard in time; ping more often";
+                    self.device_fault(now, reference, ErrorCode::IdleTimeout, text, out);
+                }
+                (Timer::Slow, State::Open | State::Registering { .. }) => {
+                    if session.queued == 0 {
+                        session.slow_watched = false;
+                        continue;
+                    }
+                    let due = session.stalled + SLOW_READER_TIMEOUT;
+                    if due > now.at {
+                        self.session_timers.push(Reverse((due, reference, Timer::Slow)));
+                        continue;
+                    }
+                    self.counters.devices_slow_closed += 1;
+                    self.device_fault(now, reference, ErrorCode::SlowReader, "the device does not read", out);
+                }
+            }
+        }
+    }
+}
