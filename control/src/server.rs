@@ -197,13 +197,9 @@ impl<D: Driver, S: Store> Server<D, S> {
         let records = self.store.load()?;
         let lineage = u64::from_le_bytes(*(self.random)().first_chunk().expect("32 bytes have 8"));
         let now = self.now();
-        self.logic = Some(Logic::new(
-            self.config.clone(),
-            self.keys.clone(),
-            &records,
-            lineage,
-            now,
-        )?);
+        let mut logic = Logic::new(self.config.clone(), self.keys.clone(), &records, lineage, now)?;
+        logic.counters = self.counters;
+        self.logic = Some(logic);
         Ok(())
     }
 
