@@ -13,7 +13,8 @@
 //!   caller and panics. A send completes whole or not at all: short writes are the driver's business. The buffer comes back.
 //! - **Close.** [`Driver::close`] may be called at any time after the token was made known, against every pending operation.
 //!   A pending send comes back as `Sent` with an error, then exactly one `Closed` follows: the token's last completion.
-//!   Nothing is received after `close`.
+//!   Nothing else is told of the token by a later `wait`: nothing is received, no connect succeeds. (What the batch at hand
+//!   still holds for it is the caller's to drop, its buffer to be given back.)
 //! - **Errors** are per token. A connection whose send or receive failed stays the caller's to close.
 //! - **Accept.** A full table, or a process out of descriptors, stops accepting *before* a client is accepted and refused by a reset;
 //!   accepting resumes by itself when there is room. [`Completion::AcceptPaused`] tells of it, once per pause.

@@ -175,8 +175,14 @@ impl EpollDriver {
                     debug_assert!(left.is_some(), "a token dies once");
                     self.listeners.resume();
                 }
+                Completion::ConnectFailed { token, .. } => {
+                    let socket = self.sockets.get_mut(*token);
+                    if socket.is_none_or(|socket| matches!(socket.phase, Phase::Leaving)) {
+                        // Closed meanwhile: the caller wants to hear of that only.
+                        continue;
+                    }
+                }
                 Completion::HandedOver { result: Err(_), .. }
-                | Completion::ConnectFailed { .. }
                 | Completion::Accepted { .. }
                 | Completion::AcceptPaused { .. }
                 | Completion::Connected { .. }
@@ -424,7 +430,9 @@ impl Driver for EpollDriver {
             return;
         };
         assert!(
-            !matches!(socket.receive, Receive::Armed(..)) && !socket.sending(),
+            !matches!(socket.receive, Receive::Armed(..))
+                && !matches!(socket.phase, Phase::Connecting(_))
+                && !socket.sending(),
             "{token:?} can't be handed over with an operation under way"
         );
         let result = match std::mem::replace(&mut socket.phase, Phase::Leaving) {
@@ -436,11 +444,11 @@ impl Driver for EpollDriver {
                 }
             },
             Phase::Leaving => return,
-            Phase::Connecting(_) => panic!("{token:?} can't be handed over while it connects"),
             Phase::Failed => {
                 socket.phase = Phase::Failed;
                 Err(ErrorKind::NotConnected.into())
             }
+            Phase::Connecting(_) => unreachable!("asserted above"),
         };
         self.queue.push_back(Completion::HandedOver { token, result });
     }

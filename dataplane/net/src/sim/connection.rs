@@ -28,6 +28,8 @@ pub(super) struct End {
     /// Why nothing can be sent or will be received any more.
     pub(super) broken: Option<ErrorKind>,
     pub(super) inbound: Pipe,
+    /// A FIN was sent.
+    finished: bool,
     /// The other end; may be gone.
     peer: Option<EndId>,
     arrival_scheduled: bool,
@@ -76,6 +78,7 @@ impl End {
             outgoing: None,
             broken: None,
             inbound: Pipe::default(),
+            finished: false,
             peer: None,
             arrival_scheduled: false,
             stuck_since: None,
@@ -464,20 +467,32 @@ impl Network {
 
     /// An orderly end: what was taken still arrives, then the FIN. A reset follows if bytes were left unread.
     pub(super) fn abandon(&mut self, id: EndId) -> Option<End> {
+        let fin_at = self.finish(id);
         let end = self.ends.remove(id)?;
-        let (local, remote) = (end.local.ip(), end.remote.ip());
-        if let (Some(to), None) = (end.peer, end.broken) {
-            let at = self.now + self.travel(local, remote);
-            if let Some(peer) = self.ends.get_mut(to) {
-                peer.inbound.put(&[], at);
-                let after = peer.inbound.last_at() + Duration::from_micros(1);
-                self.schedule_arrival(to);
-                if end.inbound.held() > 0 {
-                    self.schedule(after, Event::Reset { from: local, to });
-                }
-            }
+        if let (Some(to), Some(fin_at)) = (end.peer, fin_at)
+            && end.inbound.held() > 0
+        {
+            let from = end.local.ip();
+            self.schedule(fin_at + Duration::from_micros(1), Event::Reset { from, to });
         }
         Some(end)
+    }
+
+    /// Sends a FIN after what was sent; when it arrives. `None` if there is nobody to tell.
+    pub(super) fn finish(&mut self, id: EndId) -> Option<Instant> {
+        let end = self.ends.get_mut(id)?;
+        let (local, remote, finished) = (end.local.ip(), end.remote.ip(), end.finished);
+        end.finished = true;
+        let peer = end.peer.filter(|_| end.broken.is_none())?;
+        let span = self.travel(local, remote);
+        let at = self.now + span;
+        let inbound = &mut self.ends.get_mut(peer)?.inbound;
+        if !finished {
+            inbound.put(&[], at);
+        }
+        let at = inbound.last_at();
+        self.schedule_arrival(peer);
+        Some(at)
     }
 
     /// A disorderly end: the peer is reset, or hears nothing at all.

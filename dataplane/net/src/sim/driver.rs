@@ -86,6 +86,14 @@ impl SimDriver {
         }
     }
 
+    /// Sends a FIN after what was sent, and goes on receiving: what a [`Driver`] can't do and a foreign peer may.
+    pub fn finish(&mut self, token: Token) {
+        let mut network = self.network.borrow_mut();
+        if let Some(id) = network.end_of(self.id, token) {
+            network.finish(id);
+        }
+    }
+
     /// This driver's name in its world.
     pub fn id(&self) -> DriverId {
         self.id
@@ -325,11 +333,15 @@ impl Network {
                         }
                     }
                 }
+                Completion::Connected { token } | Completion::ConnectFailed { token, .. } => {
+                    if self.end_of(driver, *token).is_none() {
+                        // Closed meanwhile: the caller wants to hear of that only.
+                        continue;
+                    }
+                }
                 Completion::HandedOver { result: Err(_), .. }
-                | Completion::ConnectFailed { .. }
                 | Completion::Accepted { .. }
                 | Completion::AcceptPaused { .. }
-                | Completion::Connected { .. }
                 | Completion::Received { .. }
                 | Completion::Eof { .. }
                 | Completion::ReceiveFailed { .. }
