@@ -8,9 +8,11 @@ use serde_json::json;
 use support::{Heard, Node, Running, one_region, secret};
 use trunkline_control::admin::{Admin, AdminError};
 use trunkline_wire::auth::Secret;
+use trunkline_wire::codec::Tail;
 use trunkline_wire::common::Ping;
-use trunkline_wire::control::{MapAck, MapId};
+use trunkline_wire::control::{Admin as AdminFrame, MapAck, MapId};
 use trunkline_wire::device::ErrorCode;
+use trunkline_wire::frame::Encode;
 use trunkline_wire::id::NodeId;
 use trunkline_wire::preface::{Preface, Side};
 
@@ -337,4 +339,62 @@ fn long_lists_come_in_pages() {
     assert!(page["next"].is_string());
     let all = admin.request_all(&json!({ "op": "map" }), "devices").unwrap();
     assert_eq!(all["devices"].as_array().unwrap().len(), 640);
+}
+
+#[test]
+fn whatever_a_proven_peer_sends_the_control_plane_goes_on() {
+    let seed = 3;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let data = tempfile::tempdir().unwrap();
+    let control = Running::on_disk(data.path(), one_region());
+    for _ in 0..150 {
+        let mut node = Node::dial(control.address, &secret(), NodeId(random.u32(..4)), random.u64(..3)).unwrap();
+        let mut bytes = Vec::new();
+        for _ in 0..random.usize(1..6) {
+            let body: Vec<u8> = match random.u8(0..3) {
+                0 => (0..random.usize(0..80)).map(|_| random.u8(..)).collect(),
+                1 => vec![0; random.usize(0..80)],
+                _ => {
+                    let mut json = 1u32.to_le_bytes().to_vec();
+                    json.extend_from_slice(br#"{"op":"remove-node","node":1,"force":true}"#);
+                    json
+                }
+            };
+            let header = u32::from(random.u8(0x50..0x58)) << 24 | body.len() as u32;
+            bytes.extend_from_slice(&header.to_le_bytes());
+            bytes.extend_from_slice(&body);
+        }
+        node.send_bytes(&bytes);
+        node.hear_within(Duration::from_millis(5));
+    }
+    Node::join(control.address, "r1", &["eu"]).take();
+}
+
+#[test]
+fn a_tool_that_reads_nothing_is_closed_and_others_are_served() {
+    let data = tempfile::tempdir().unwrap();
+    let control = Running::on_disk(data.path(), one_region());
+    let mut mute = Node::dial(control.address, &secret(), NodeId::NONE, 1).unwrap();
+    let json = br#"{"op":"status"}"#;
+    let request = AdminFrame {
+        request: 1,
+        json: Tail(json),
+    }
+    .to_vec();
+    let many = request.repeat(200);
+    let flood = std::thread::spawn(move || {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if !mute.try_send_bytes(&many) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    });
+    let mut node = Node::join(control.address, "r1", &["eu"]);
+    node.take();
+    assert!(flood.join().unwrap(), "answers pile up that nobody reads");
+    assert!(control.stop().connections_failed >= 1);
 }

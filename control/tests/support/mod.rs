@@ -181,6 +181,16 @@ impl Node {
         self.stream.write_all(&frame.to_vec()).unwrap();
     }
 
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// False if the connection is closed, or takes nothing for long.
+    pub fn try_send_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+        self.stream.write_all(bytes).is_ok()
+    }
+
     pub fn hear(&mut self) -> Heard {
         self.hear_within(TIMEOUT).expect("something is heard")
     }
