@@ -347,11 +347,17 @@ impl<D: Driver> MeshPort<D> {
         let door = &self.doors[usize::from(self.me.0)];
         door.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let idle = door.mail.load(Ordering::Acquire) == 0 && self.incoming.iter().flatten().all(Consumer::is_empty);
+        let idle = !self.has_mail();
         if !idle {
             door.sleeping.store(false, Ordering::Relaxed);
         }
         idle
+    }
+
+    /// Whether something waits to be taken in. Who sleeps is woken for it; who only waits for its turn is not.
+    pub(crate) fn has_mail(&self) -> bool {
+        let door = &self.doors[usize::from(self.me.0)];
+        door.mail.load(Ordering::Acquire) != 0 || !self.incoming.iter().flatten().all(Consumer::is_empty)
     }
 
     /// After sleeping.

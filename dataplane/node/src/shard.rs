@@ -244,7 +244,8 @@ impl<D: Driver> Shard<D> {
 
     /// When the next turn is due at the latest.
     pub fn deadline(&mut self) -> Instant {
-        if !self.out.is_empty() || !self.link_out.is_empty() || !self.listed.is_empty() {
+        let pending = !self.out.is_empty() || !self.link_out.is_empty() || !self.listed.is_empty();
+        if pending || self.port.has_mail() {
             return Instant::ZERO;
         }
         let mut next = self.router.deadline().min(self.book.deadline());
