@@ -107,7 +107,7 @@ mod tests {
     fn pieces_keep_their_order_and_the_end_comes_after_the_data() {
         let mut pipe = Pipe::default();
         pipe.put(b"late", at(50));
-        pipe.put(b"er", at(10));
+        pipe.put(b"r!", at(10));
         pipe.put(b"", at(20));
         pipe.arrive(at(49));
         assert_eq!((pipe.arrived(), pipe.ended()), (0, false));
