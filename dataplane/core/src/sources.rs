@@ -172,10 +172,10 @@ impl Sources {
         gone
     }
 
-    /// When somebody will have been away for too long.
-    pub fn deadline(&self) -> Instant {
-        let away = self.sources.values().filter_map(|source| match *source {
-            Source::Unheard { since } | Source::Lost { since } => Some(since + GONE_AFTER),
+    /// When somebody will have been away for too long. Whoever has a link (`linked`) will not, however long its stream takes to come.
+    pub fn deadline(&self, linked: impl Fn(NodeId) -> bool) -> Instant {
+        let away = self.sources.iter().filter_map(|((_, node), source)| match *source {
+            Source::Unheard { since } | Source::Lost { since } if !linked(*node) => Some(since + GONE_AFTER),
             _ => None,
         });
         away.min().unwrap_or(Instant::NEVER)
@@ -246,6 +246,9 @@ mod tests {
         let mut sources = expecting();
         assert_eq!(sources.gone(T0 + GONE_AFTER, |_| true), []);
         assert!(!sources.in_sync(REGION));
+        // Nor is anything due for it: a deadline in the past would keep its shard busy for nothing.
+        assert_eq!(sources.deadline(|_| true), Instant::NEVER);
+        assert_eq!(sources.deadline(|_| false), T0 + GONE_AFTER);
     }
 
     #[test]

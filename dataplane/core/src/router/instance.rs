@@ -402,6 +402,6 @@ impl Router {
             return Instant::NEVER;
         }
         // Questions are timed by this tick as well: their answers come, or their links are lost, long before.
-        (self.ticked + INSTANCE_TICK).min(self.sources.deadline())
+        (self.ticked + INSTANCE_TICK).min(self.sources.deadline(|node| self.ready(node)))
     }
 }
