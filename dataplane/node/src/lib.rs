@@ -8,8 +8,12 @@
 //! gives turns to all of them in one, and so runs the same code. What is deliberately absent: any decision about a message.
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod config;
 mod connection;
 pub mod entropy;
+pub mod identity;
 pub mod mesh;
 pub mod shard;
 pub mod stats;
+pub mod storage;
