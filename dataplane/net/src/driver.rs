@@ -127,7 +127,7 @@ pub enum Completion<S> {
         /// Why.
         error: io::Error,
     },
-    /// A send ended, and its buffer comes back, cleared or not as it was given.
+    /// A send ended, and its buffer comes back.
     Sent {
         /// The socket.
         token: Token,
@@ -193,22 +193,25 @@ pub trait Driver {
     /// A full table, or no descriptor left: nothing was started.
     fn connect(&mut self, address: SocketAddr) -> io::Result<Token>;
 
-    /// Arms receiving. Arming what is armed, or has ended, does nothing.
+    /// Arms receiving. Arming what is armed, has ended, or is not connected does nothing.
     fn receive(&mut self, token: Token, mode: ReceiveMode, group: BufferGroup);
 
-    /// Starts to send all of `bytes` (not empty).
+    /// Starts to send all of `bytes` (not empty). Where nothing can be sent (not connected yet, or broken by an earlier failure) it
+    /// is answered by `Sent` with an error.
     ///
     /// # Panics
-    /// If a send is in flight on `token`.
+    /// If a send is in flight on `token`: one is until its `Sent` was delivered, even if the kernel took it at once.
     fn send(&mut self, token: Token, bytes: Vec<u8>);
 
-    /// Ends the socket. What the kernel has already taken is still delivered if the peer reads it.
+    /// Ends the socket. What the kernel has already taken is still delivered if the peer reads it, also when bytes of the peer's
+    /// were left unread (up to 64 KiB of them: a peer that floods may be reset).
     fn close(&mut self, token: Token);
 
-    /// Moves the socket to the driver at `to`.
+    /// Moves the socket to the driver at `to`. Until `HandedOver` with `Ok` is delivered the socket counts here, and further
+    /// operations on the token do nothing.
     ///
     /// # Panics
-    /// If anything is armed or in flight on `token`.
+    /// If anything is armed or in flight on `token`, a connect included.
     fn hand_over(&mut self, token: Token, to: &Self::Address);
 
     /// Takes in a socket that another driver handed over. Nothing is armed.

@@ -12,6 +12,7 @@
 
 mod accept;
 mod doorbell;
+mod options;
 mod socket;
 
 use std::collections::VecDeque;
@@ -26,53 +27,13 @@ use trunkline_wire::time::Instant;
 
 use self::accept::Listeners;
 use self::doorbell::Doorbell;
+pub use self::options::Options;
 use self::socket::{Phase, Receive, Send, close_gently};
 use crate::buffers::Pools;
 use crate::clock;
 use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 use crate::ready::ReadyLists;
 use crate::slots::Slots;
-
-/// The bounds of an [`EpollDriver`].
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Sockets at once, listeners not counted.
-    pub sockets_max: u32,
-    /// Of these, how many are kept from being accepted, for connects and adoptions: a full table of clients must not cut a node
-    /// off from its peers.
-    pub sockets_reserved: u32,
-    /// Receive buffers that all devices share.
-    pub device_buffers: u32,
-    /// Size of each.
-    pub device_buffer_bytes: u32,
-    /// Receive buffers that all links share.
-    pub link_buffers: u32,
-    /// Size of each.
-    pub link_buffer_bytes: u32,
-    /// Connections that the kernel holds until they are accepted; it silently caps the number (`net.core.somaxconn`).
-    pub backlog: i32,
-    /// Bytes that the kernel queues for sending on a socket; its own choice if `None`.
-    pub send_buffer_bytes: Option<usize>,
-    /// Bytes that the kernel queues for reading on a socket; its own choice if `None`.
-    pub receive_buffer_bytes: Option<usize>,
-}
-
-impl Default for Options {
-    /// 65,536 sockets; 4096 buffers of 2 KiB for devices (8 MiB), 64 of 64 KiB for links (4 MiB).
-    fn default() -> Options {
-        Options {
-            sockets_max: 65_536,
-            sockets_reserved: 256,
-            device_buffers: 4096,
-            device_buffer_bytes: 2048,
-            link_buffers: 64,
-            link_buffer_bytes: 64 * 1024,
-            backlog: 4096,
-            send_buffer_bytes: None,
-            receive_buffer_bytes: None,
-        }
-    }
-}
 
 /// A socket on its way between two drivers.
 ///
