@@ -117,6 +117,12 @@ pub struct Mailbox {
     shard: ShardId,
 }
 
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mailbox({})", self.shard.0)
+    }
+}
+
 impl Mailbox {
     /// Leaves an order; false if the shard is no more.
     pub fn send(&self, order: Order) -> bool {

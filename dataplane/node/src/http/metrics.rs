@@ -1,0 +1,93 @@
+//! The node's numbers as OpenMetrics text. Read when asked for: nothing is kept twice.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode as encode_text;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::agent::AgentCounters;
+use crate::run::{Shared, lock};
+use crate::stats::{ShardStats, names};
+
+/// All metrics of the node.
+pub(super) fn encode(shared: &Arc<Shared>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("trunkline");
+    registry.register_collector(Box::new(Numbers(Arc::clone(shared))));
+    let mut text = String::new();
+    encode_text(&mut text, &registry)?;
+    Ok(text)
+}
+
+struct Numbers(Arc<Shared>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
+    }
+}
+
+/// A gauge of a shard: its name, its help text, where it is.
+type Gauge = (&'static str, &'static str, fn(&ShardStats) -> &AtomicU64);
+
+const GAUGES: &[Gauge] = &[
+    ("sessions", "Open device sessions", |shard| &shard.sessions),
+    ("sockets", "Open sockets", |shard| &shard.sockets),
+    ("links", "Links to other nodes that are up", |shard| &shard.links_up),
+    ("links_missing", "Required links that are not up", |shard| {
+        &shard.links_missing
+    }),
+    ("unresolved", "Confirmed messages without a report", |shard| {
+        &shard.unresolved
+    }),
+    ("map_version", "The version of the map in use; 0 is none", |shard| {
+        &shard.map_version
+    }),
+];
+
+impl Collector for Numbers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let shards = self.0.stats.shards();
+        let values: Vec<Vec<u64>> = shards.iter().map(|shard| shard.values().collect()).collect();
+        for (at, (name, help)) in names().enumerate() {
+            // The encoder ends the help text itself.
+            let help = help.trim_end_matches('.');
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (index, values) in values.iter().enumerate() {
+                let labels = [("shard", index.to_string())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, u64, u64>(&values[at], None)?;
+            }
+        }
+        for (name, help, gauge) in GAUGES {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (index, shard) in shards.iter().enumerate() {
+                let labels = [("shard", index.to_string())];
+                let value = gauge(shard).load(Ordering::Relaxed) as i64;
+                metric.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        let help = "Whether the regions that the node serves could say that a device is offline";
+        let mut metric = encoder.encode_descriptor("in_sync", help, None, MetricType::Gauge)?;
+        for (index, shard) in shards.iter().enumerate() {
+            let labels = [("shard", index.to_string())];
+            let value = i64::from(shard.in_sync.load(Ordering::Relaxed));
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        let agent = lock(&self.0.agent.counters).clone();
+        for ((name, help), value) in AgentCounters::NAMES.iter().zip(agent.values()) {
+            let help = help.trim_end_matches('.');
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            metric.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        let member = i64::from(self.0.agent.member.load(Ordering::Relaxed));
+        let help = "Whether the control plane knows the node now";
+        let mut metric = encoder.encode_descriptor("member", help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&member)
+    }
+}
