@@ -311,27 +311,39 @@ fn ranges(cores: &[usize]) -> String {
 }
 
 fn roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Roles, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    roles_of(names.iter().map(String::as_str)).map_err(D::Error::custom)
+}
+
+/// Reads roles as a flag has them: names with commas between.
+///
+/// # Errors
+/// The first name that is no role.
+pub fn parse_roles(text: &str) -> Result<Roles, String> {
+    roles_of(text.split(',').map(str::trim))
+}
+
+fn roles_of<'n>(names: impl Iterator<Item = &'n str>) -> Result<Roles, String> {
     let mut roles = Roles {
         connection: false,
         messaging: false,
         region: false,
     };
-    for name in Vec::<String>::deserialize(deserializer)? {
-        match name.as_str() {
+    for name in names {
+        match name {
             // A connection server takes messages in too.
             "connection" => (roles.connection, roles.messaging) = (true, true),
             "messaging" => roles.messaging = true,
             "region" => roles.region = true,
             other => {
-                let text = format!("unknown role `{other}`: choose among \"connection\", \"messaging\", \"region\"");
-                return Err(D::Error::custom(text));
+                return Err(format!(
+                    "unknown role `{other}`: choose among \"connection\", \"messaging\", \"region\""
+                ));
             }
         }
     }
     if !(roles.connection || roles.messaging || roles.region) {
-        return Err(D::Error::custom(
-            "at least one role is needed: \"connection\", \"messaging\", \"region\"",
-        ));
+        return Err("at least one role is needed: \"connection\", \"messaging\", \"region\"".into());
     }
     Ok(roles)
 }

@@ -25,20 +25,25 @@ use trunkline_core::link::LinkStatus;
 use crate::mesh::{Mailbox, Order, Reply};
 use crate::run::{Shared, lock};
 
+/// What metrics are, for whoever asks.
+pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// The running server.
-pub(crate) struct Server {
+#[derive(Debug)]
+pub struct Server {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Server {
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Ends it; requests under way are cut after a moment.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         let _ = self.stop.send(());
         if self.thread.join().is_err() {
             tracing::error!("the HTTP thread had panicked");
@@ -46,8 +51,11 @@ impl Server {
     }
 }
 
-/// Serves on `listener` from a thread of its own.
-pub(crate) fn serve(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Server> {
+/// Serves `routes` on `listener` from a thread of its own.
+///
+/// # Errors
+/// What the system said.
+pub fn serve(listener: TcpListener, routes: Router) -> io::Result<Server> {
     let address = listener.local_addr()?;
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -55,7 +63,6 @@ pub(crate) fn serve(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Se
         .enable_time()
         .build()?;
     let (stop, stopped) = oneshot::channel();
-    let routes = routes(shared);
     let thread = thread::Builder::new().name("http".into()).spawn(move || {
         let served = runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -71,7 +78,8 @@ pub(crate) fn serve(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Se
     Ok(Server { address, stop, thread })
 }
 
-fn routes(shared: Arc<Shared>) -> Router {
+/// What a node answers.
+pub(crate) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -84,8 +92,7 @@ fn routes(shared: Arc<Shared>) -> Router {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match metrics::encode(&shared) {
         Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
+            ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

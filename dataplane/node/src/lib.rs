@@ -12,7 +12,7 @@ pub mod agent;
 pub mod config;
 mod connection;
 pub mod entropy;
-mod http;
+pub mod http;
 pub mod identity;
 pub mod mesh;
 pub mod run;

@@ -160,7 +160,7 @@ impl Node {
             mailboxes,
         });
         let shards = start_shards(&config, &shared, mesh_ports, token_key, &ports)?;
-        let http = http::serve(ports.http, Arc::clone(&shared)).map_err(StartError::System)?;
+        let http = http::serve(ports.http, http::routes(Arc::clone(&shared))).map_err(StartError::System)?;
         tracing::info!(
             node = %node, incarnation = %identity.incarnation, cores = ?shared.cores, http = %http.address(),
             device = ?ports.device, peer = ?ports.peer, "started"
