@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trunkline_control::config::{BATCH, Config, InitialRegion, SETTLE};
+use trunkline_control::history::History;
 use trunkline_control::logic::{ConnectionId, Effect, Input, Logic, Now, Outbox};
 use trunkline_control::membership::{GRACE, LEASE, RENEWAL};
+use trunkline_control::state::State;
 use trunkline_control::store::{MemoryStore, Store};
 use trunkline_wire::auth::{ClusterKeys, Secret};
 use trunkline_wire::codec::{Tail, Text};
@@ -366,6 +368,23 @@ fn the_last_instance_of_a_region_is_not_removed() {
 }
 
 #[test]
+fn of_the_last_instances_that_fall_silent_or_leave_together_one_stays() {
+    let mut world = World::new(initially(&[("eu", 1)]));
+    let instances = [world.join("r1", &["eu"]), world.join("r2", &["eu"])];
+    let others: Vec<_> = (0..18).map(|n| world.join(&format!("c{n}"), &[])).collect();
+    let region = world.map(others[0]).regions().next().unwrap().0;
+    // Two of twenty may go by themselves, but not both of these.
+    instances.into_iter().for_each(|instance| world.kill(instance));
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.map(others[0]).instances(region).len(), 1);
+    let stayed = world.map(others[0]).instances(region)[0];
+    let back = world.join_as(stayed, 2, "r", &["eu"], 5000);
+    world.frame(back, NodeFrame::Leave(Leave {}));
+    world.pass(BATCH);
+    assert_eq!(world.map(others[0]).instances(region), [stayed]);
+}
+
+#[test]
 fn when_many_nodes_fall_silent_none_is_removed_without_force() {
     let mut world = World::new(initially(&[("eu", 1)]));
     let tool = world.join("r1", &["eu"]);
@@ -673,6 +692,33 @@ fn every_version_can_be_resumed_from_until_it_is_too_old() {
         }
     }
     assert_eq!(deltas, 64);
+}
+
+#[test]
+fn a_version_that_changed_one_thing_twice_can_be_stepped_back_from() {
+    let mut world = World::new(initially(&[("eu", 1)]));
+    let keeper = world.join("r1", &["eu"]);
+    let held = world.map(keeper).id();
+    let tool = world.open(NodeId::NONE, 0);
+    for (request, json) in [
+        json!({ "op": "enroll", "device": "d" }),
+        json!({ "op": "unenroll", "device": "d" }),
+        json!({ "op": "enroll", "device": "d", "region": "eu" }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let json = json.to_string();
+        let request = request as u32;
+        let json = Tail(json.as_bytes());
+        world.frame(tool, NodeFrame::Admin(Admin { request, json }));
+    }
+    world.pass(BATCH);
+    assert_eq!(world.map(keeper).id().version, held.version + 1);
+    let records = world.store.load().unwrap();
+    let state = State::from_records(&records).unwrap();
+    let rewound = History::from_records(&records).unwrap().rewind(&state, held).unwrap();
+    assert_eq!((rewound.id(), rewound.overrides()), (held, 0));
 }
 
 #[test]
