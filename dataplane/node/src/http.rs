@@ -91,9 +91,7 @@ pub(crate) fn routes(shared: Arc<Shared>) -> Router {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     match metrics::encode(&shared) {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
-        }
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

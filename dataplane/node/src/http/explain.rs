@@ -57,12 +57,10 @@ pub(super) async fn explain(State(shared): State<Arc<Shared>>, Query(question): 
 
 fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &Map, links: Vec<Value>) -> Value {
     let name = |node: NodeId| map.node(node).map(|node| node.name.clone());
-    let instances = found.instances.iter().map(
-        |&(node, ready)| {
-            let http = map.node(node).and_then(|node| node.http_address);
-            json!({ "node": node.0, "name": name(node), "ready": ready, "this": node == shared.node, "http": http })
-        },
-    );
+    let instances = found.instances.iter().map(|&(node, ready)| {
+        let http = map.node(node).and_then(|node| node.http_address);
+        json!({ "node": node.0, "name": name(node), "ready": ready, "this": node == shared.node, "http": http })
+    });
     let last_way = found.last_way.as_ref().map(|(way, trail)| {
         let passed: Vec<u32> = trail.nodes().iter().map(|node| node.0).collect();
         json!({ "way": format!("{way:?}").to_lowercase(), "passed": passed })
