@@ -1,0 +1,511 @@
+//! A cluster in virtual time: hosts, what runs on them, and who takes a turn when.
+//!
+//! Everything that runs is what is deployed: the control plane's server, the nodes' agents and shards, the client library. Each has a
+//! simulated driver of its own, and is given a turn when its driver has something for it or its deadline has come, one at a time. Who is
+//! first among several is drawn from the seed: threads promise nothing there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use fastrand::Rng;
+use trunkline_control::config::{Config, InitialRegion};
+use trunkline_control::server::Server;
+use trunkline_control::store::MemoryStore;
+use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World, WorldOptions};
+use trunkline_wire::auth::{ClusterKeys, Secret};
+use trunkline_wire::control::Roles;
+use trunkline_wire::id::NodeId;
+use trunkline_wire::time::Instant;
+
+use crate::devices::{Device, Phone};
+use crate::journal::DeviceNo;
+use crate::ledger::Ledger;
+use crate::node::{NodeHost, NodeNo, NodeSpec, Site};
+use crate::promise::{Checked, Promise};
+use crate::watch::Watch;
+
+/// How many of what a cluster has.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// Regions.
+    pub regions: usize,
+    /// Instances of each.
+    pub instances: usize,
+    /// Connection servers.
+    pub servers: usize,
+    /// Nodes that take messages in and hold no receiving devices.
+    pub messaging: usize,
+    /// Nodes of which every `n`th, counted from the first, has two shards; 0: none.
+    pub two_shards_every: usize,
+    /// Devices.
+    pub devices: u32,
+    /// How many of them share a host, and a fleet.
+    pub devices_a_host: u32,
+    /// The network.
+    pub network: WorldOptions,
+}
+
+impl Default for Spec {
+    /// Two regions of two instances, three connection servers, one messaging server, and no devices.
+    fn default() -> Spec {
+        Spec {
+            regions: 2,
+            instances: 2,
+            servers: 3,
+            messaging: 1,
+            two_shards_every: 2,
+            devices: 0,
+            devices_a_host: 1,
+            network: WorldOptions::default(),
+        }
+    }
+}
+
+/// What a driver serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Actor {
+    Agent(NodeNo),
+    Shard(NodeNo, usize),
+    Control,
+    Phone(usize),
+}
+
+/// See the module's text.
+pub struct Cluster {
+    pub(crate) seed: u64,
+    pub(crate) rng: Rng,
+    pub(crate) site: Site,
+    pub(crate) spec: Spec,
+    pub(crate) nodes: Vec<NodeHost>,
+    control: Option<Server<SimDriver, MemoryStore>>,
+    store: MemoryStore,
+    pub(crate) phones: Vec<Phone>,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) ledger: Ledger,
+    pub(crate) watch: Watch,
+    /// What is cut, as the faults did it: from, to.
+    pub(crate) cuts: BTreeSet<(IpAddr, IpAddr)>,
+    actors: BTreeMap<DriverId, Actor>,
+    timers: BTreeSet<(Instant, DriverId)>,
+    deadlines: BTreeMap<DriverId, Instant>,
+    check_at: Instant,
+    turns: u64,
+    ready: Vec<DriverId>,
+}
+
+impl Cluster {
+    /// All hosts, with everything started but the devices.
+    pub fn new(seed: u64, spec: Spec) -> Cluster {
+        let secret = Secret::new(b"the secret of a simulated cluster").expect("it is long enough");
+        let site = Site {
+            world: World::new(seed, spec.network.clone()),
+            keys: ClusterKeys::new(&secret),
+            control: SocketAddr::new(CONTROL, CONTROL_PORT),
+        };
+        let nodes = node_specs(&spec);
+        let mut cluster = Cluster {
+            seed,
+            rng: Rng::with_seed(seed ^ 0x7472_756e_6b6c_696e),
+            site,
+            nodes: nodes.into_iter().enumerate().map(|(index, spec)| NodeHost::new(spec, node_address(index))).collect(),
+            control: None,
+            store: MemoryStore::new(),
+            phones: Vec::new(),
+            devices: Vec::new(),
+            ledger: Ledger::new(seed, spec.devices),
+            watch: Watch::default(),
+            cuts: BTreeSet::new(),
+            actors: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
+            check_at: Instant::ZERO,
+            turns: 0,
+            ready: Vec::new(),
+            spec,
+        };
+        cluster.start_control();
+        for node in 0..cluster.nodes.len() {
+            cluster.start_node(NodeNo(node));
+        }
+        cluster.add_phones();
+        cluster
+    }
+
+    /// Virtual time.
+    pub fn now(&self) -> Instant {
+        self.site.world.now()
+    }
+
+    /// What users have seen.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The network, for what a scenario does to it.
+    pub fn world(&self) -> &World {
+        &self.site.world
+    }
+
+    /// Turns that were given: for measuring the simulator.
+    pub fn turns(&self) -> u64 {
+        self.turns
+    }
+
+    /// Everything that happened so far, folded into one number.
+    pub fn trace_hash(&self) -> u64 {
+        self.site.world.trace_hash()
+    }
+
+    /// The nodes with a role.
+    pub fn nodes_where(&self, role: impl Fn(Roles) -> bool) -> Vec<NodeNo> {
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, host)| role(host.spec.roles)).map(|(index, _)| NodeNo(index)).collect()
+    }
+
+    /// The connection servers.
+    pub fn servers(&self) -> Vec<NodeNo> {
+        self.nodes_where(|roles| roles.connection)
+    }
+
+    /// The instances of a region, by its place.
+    pub fn instances(&self, region: usize) -> Vec<NodeNo> {
+        let name = region_name(region);
+        let all = self.nodes.iter().enumerate();
+        all.filter(|(_, host)| host.spec.regions.contains(&name)).map(|(index, _)| NodeNo(index)).collect()
+    }
+
+    /// The place of a device's region, by the map of the first node that has one.
+    pub fn region_of(&self, device: DeviceNo) -> Option<usize> {
+        let shard = self.nodes.iter().find_map(|host| host.process.as_ref()?.shards.first())?;
+        let map = shard.router().map();
+        let region = map.region_of(self.devices[device.0 as usize].key);
+        let (_, region) = map.regions().find(|(id, _)| *id == region)?;
+        (0..self.spec.regions).find(|index| region_name(*index) == region.name)
+    }
+
+    /// A node's id, [`NodeId::NONE`] before control has given one.
+    pub fn node_id(&self, node: NodeNo) -> NodeId {
+        self.nodes[node.0].node
+    }
+
+    /// A node's address.
+    pub fn node_address(&self, node: NodeNo) -> IpAddr {
+        self.nodes[node.0].address
+    }
+
+    /// A node's counter by its name, over all shards of its present process.
+    pub fn counter(&self, node: NodeNo, name: &str) -> u64 {
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        let of = |names: &[(&str, &str)], values: &[u64]| {
+            let at = names.iter().position(|(known, _)| *known == name);
+            at.map_or(0, |at| values[at])
+        };
+        shards
+            .map(|shard| {
+                of(trunkline_core::counters::Counters::NAMES, &shard.router().counters().values())
+                    + of(trunkline_core::link::LinkCounters::NAMES, &shard.links().counters().values())
+                    + of(trunkline_node::stats::ShardCounters::NAMES, &shard.counters().values())
+            })
+            .sum()
+    }
+
+    /// A counter, over all nodes.
+    pub fn counter_sum(&self, name: &str) -> u64 {
+        (0..self.nodes.len()).map(|node| self.counter(NodeNo(node), name)).sum()
+    }
+
+    // Processes.
+
+    /// Starts the control plane, from its store.
+    pub fn start_control(&mut self) {
+        let mut random = Rng::with_seed(self.rng.u64(..));
+        let config = Config {
+            initial_regions: (0..self.spec.regions)
+                .map(|region| InitialRegion {
+                    name: region_name(region),
+                    weight: 1,
+                })
+                .collect(),
+            ..Config::default()
+        };
+        let driver = self.site.world.driver(CONTROL, SimOptions::default());
+        let id = driver.id();
+        let nonces = Box::new(move || {
+            let mut bytes = [0; 32];
+            random.fill(&mut bytes);
+            bytes
+        });
+        let mut server = Server::new(driver, self.store.clone(), config, self.site.keys.clone(), nonces)
+            .expect("its settings are right, and its store can be read");
+        server.listen(self.site.control).expect("a simulated port is free");
+        self.control = Some(server);
+        self.actors.insert(id, Actor::Control);
+        self.set_deadline(id, Instant::ZERO);
+    }
+
+    /// Ends the control plane, as a crash does.
+    pub(crate) fn end_control(&mut self) {
+        self.control = None;
+        let gone: Vec<DriverId> = self.actors.iter().filter(|(_, actor)| **actor == Actor::Control).map(|(id, _)| *id).collect();
+        self.forget(&gone);
+    }
+
+    /// Whether the control plane runs.
+    pub fn control_runs(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// The version of the map that control publishes; 0 without control.
+    pub fn control_version(&self) -> u64 {
+        self.control.as_ref().map_or(0, Server::version)
+    }
+
+    /// Starts a node, from its disk.
+    pub fn start_node(&mut self, node: NodeNo) {
+        let seed = self.rng.u64(..);
+        self.nodes[node.0].start(&self.site, seed);
+        self.adopt_node(node);
+    }
+
+    /// Whether a node runs.
+    pub fn node_runs(&self, node: NodeNo) -> bool {
+        self.nodes[node.0].process.is_some()
+    }
+
+    pub(crate) fn end_node(&mut self, node: NodeNo) {
+        if let Some(process) = self.nodes[node.0].process.take() {
+            let gone: Vec<DriverId> = process.drivers().collect();
+            self.forget(&gone);
+        }
+        self.watch.restarted(node);
+    }
+
+    fn adopt_node(&mut self, node: NodeNo) {
+        let Some(process) = &self.nodes[node.0].process else { return };
+        for (place, id) in process.drivers().enumerate() {
+            let actor = match place.checked_sub(1) {
+                None => Actor::Agent(node),
+                Some(shard) => Actor::Shard(node, shard),
+            };
+            self.actors.insert(id, actor);
+        }
+        self.reschedule_node(node);
+    }
+
+    pub(crate) fn adopt_phone(&mut self, phone: usize, id: DriverId) {
+        self.actors.insert(id, Actor::Phone(phone));
+        self.set_deadline(id, Instant::ZERO);
+    }
+
+    fn forget(&mut self, drivers: &[DriverId]) {
+        for id in drivers {
+            self.set_deadline(*id, Instant::NEVER);
+            self.deadlines.remove(id);
+            self.actors.remove(id);
+        }
+    }
+
+    // Time.
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn run_for(&mut self, span: Duration) -> Checked {
+        self.run_until(self.now() + span)
+    }
+
+    /// Lets time pass until `end`.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn run_until(&mut self, end: Instant) -> Checked {
+        let mut turns_now = 0u32;
+        loop {
+            let now = self.now();
+            let mut ready = std::mem::take(&mut self.ready);
+            self.site.world.take_ready(&mut ready);
+            while let Some(&(deadline, id)) = self.timers.first() {
+                if deadline > now {
+                    break;
+                }
+                self.set_deadline(id, Instant::NEVER);
+                ready.push(id);
+            }
+            if ready.is_empty() {
+                self.ready = ready;
+                turns_now = 0;
+                if now >= self.check_at {
+                    self.check_at = now + CHECK_INTERVAL;
+                    self.check()?;
+                }
+                if now >= end {
+                    return Ok(());
+                }
+                let event = self.site.world.next_event().unwrap_or(Instant::NEVER);
+                let timer = self.timers.first().map_or(Instant::NEVER, |(at, _)| *at);
+                self.site.world.advance(event.min(timer).min(self.check_at).min(end));
+                continue;
+            }
+            if ready.len() > 1 {
+                ready.sort_unstable();
+                ready.dedup();
+                self.rng.shuffle(&mut ready);
+            }
+            for id in ready.drain(..) {
+                self.turn(id)?;
+                turns_now += 1;
+            }
+            self.ready = ready;
+            assert!(
+                turns_now < TURNS_AT_ONCE_MAX,
+                "seed {}: somebody is busy without end at {now:?}: {:?}",
+                self.seed,
+                self.timers.first().and_then(|(_, id)| self.actors.get(id))
+            );
+        }
+    }
+
+    /// Runs until `done` holds, asking every 10 ms; whether it did within `span`.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn run_while(&mut self, span: Duration, mut waiting: impl FnMut(&mut Cluster) -> bool) -> Checked<bool> {
+        let end = self.now() + span;
+        while waiting(self) {
+            if self.now() >= end {
+                return Ok(false);
+            }
+            self.run_for(Duration::from_millis(10))?;
+        }
+        Ok(true)
+    }
+
+    /// Runs until the cluster has converged.
+    ///
+    /// # Errors
+    /// If it hasn't within `span`, or another promise is broken.
+    pub fn settle(&mut self, span: Duration) -> Checked {
+        if self.run_while(span, |cluster| cluster.unsettled().is_some())? {
+            return Ok(());
+        }
+        let (what, device) = self.unsettled().expect("it was just found not to be settled");
+        let devices: Vec<DeviceNo> = device.into_iter().collect();
+        let what = format!("after {span:?}: {what}");
+        Err(self.ledger.violation(self.now(), Promise::Convergence, what, None, &devices))
+    }
+
+    fn turn(&mut self, id: DriverId) -> Checked {
+        let now = self.now();
+        let Some(actor) = self.actors.get(&id).copied() else { return Ok(()) };
+        if self.site.world.is_paused(self.host_of(actor)) {
+            // Its driver is named when the pause is over.
+            return Ok(());
+        }
+        self.turns += 1;
+        match actor {
+            Actor::Shard(node, shard) => {
+                if let Some(process) = &mut self.nodes[node.0].process {
+                    process.shards[shard].turn(Some(now)).expect("a simulated driver doesn't fail");
+                }
+                self.reschedule_node(node);
+            }
+            Actor::Agent(node) => {
+                if self.nodes[node.0].agent_turn(&self.site, now) {
+                    self.adopt_node(node);
+                }
+                self.reschedule_node(node);
+            }
+            Actor::Control => {
+                if let Some(control) = &mut self.control {
+                    control.turn(Some(now)).expect("a simulated driver doesn't fail");
+                    let deadline = control.deadline();
+                    self.set_deadline(id, deadline);
+                }
+            }
+            Actor::Phone(phone) => self.phone_turn(phone)?,
+        }
+        Ok(())
+    }
+
+    fn host_of(&self, actor: Actor) -> IpAddr {
+        match actor {
+            Actor::Agent(node) | Actor::Shard(node, _) => self.nodes[node.0].address,
+            Actor::Control => CONTROL,
+            Actor::Phone(phone) => self.phones[phone].address,
+        }
+    }
+
+    /// One shard's turn may leave mail for another: all are asked.
+    fn reschedule_node(&mut self, node: NodeNo) {
+        let Some(process) = &mut self.nodes[node.0].process else { return };
+        let deadlines: Vec<(DriverId, Instant)> = process.deadlines().collect();
+        for (id, deadline) in deadlines {
+            self.set_deadline(id, deadline);
+        }
+    }
+
+    pub(crate) fn set_deadline(&mut self, id: DriverId, deadline: Instant) {
+        let before = self.deadlines.insert(id, deadline).unwrap_or(Instant::NEVER);
+        if before != deadline {
+            if before != Instant::NEVER {
+                self.timers.remove(&(before, id));
+            }
+            if deadline != Instant::NEVER {
+                self.timers.insert((deadline, id));
+            }
+        }
+    }
+}
+
+fn node_specs(spec: &Spec) -> Vec<NodeSpec> {
+    let mut nodes = Vec::new();
+    let mut add = |name: String, roles: Roles, regions: Vec<String>| {
+        let doubled = spec.two_shards_every > 0 && nodes.len().is_multiple_of(spec.two_shards_every);
+        let shards = if doubled { 2 } else { 1 };
+        nodes.push(NodeSpec {
+            name,
+            roles,
+            regions,
+            shards,
+        });
+    };
+    let none = Roles::default();
+    for region in 0..spec.regions {
+        for instance in 0..spec.instances {
+            let roles = Roles { region: true, ..none };
+            add(format!("{}-{instance}", region_name(region)), roles, vec![region_name(region)]);
+        }
+    }
+    for server in 0..spec.servers {
+        let roles = Roles {
+            connection: true,
+            messaging: true,
+            ..none
+        };
+        add(format!("server-{server}"), roles, Vec::new());
+    }
+    for node in 0..spec.messaging {
+        let roles = Roles { messaging: true, ..none };
+        add(format!("messaging-{node}"), roles, Vec::new());
+    }
+    nodes
+}
+
+fn region_name(region: usize) -> String {
+    format!("region-{region}")
+}
+
+fn node_address(index: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 1, (index / 250) as u8, (index % 250 + 1) as u8))
+}
+
+/// The control plane's host.
+pub(crate) const CONTROL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const CONTROL_PORT: u16 = 7402;
+
+/// How often the state of all nodes is held against the promises.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// More turns than any work at one point in time takes: somebody asks for turns and does nothing.
+const TURNS_AT_ONCE_MAX: u32 = 200_000;

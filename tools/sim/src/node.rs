@@ -1,0 +1,199 @@
+//! A simulated host with a node on it: the deployed agent and shards, and a disk that outlives them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use trunkline_core::greeting::Port;
+use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World};
+use trunkline_node::agent::{Agent, AgentConfig, News};
+use trunkline_node::entropy::Entropy;
+use trunkline_node::identity::next_start;
+use trunkline_node::mesh::{Mailbox, Order, mesh};
+use trunkline_node::shard::{Shard, ShardConfig};
+use trunkline_node::stats::Stats;
+use trunkline_node::storage::Memory;
+use trunkline_wire::auth::ClusterKeys;
+use trunkline_wire::control::Roles;
+use trunkline_wire::id::{Incarnation, NodeId, ShardId};
+use trunkline_wire::time::Instant;
+
+/// A node of the cluster by its place in the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeNo(pub usize);
+
+/// Where devices reach every node.
+pub(crate) const DEVICE_PORT: u16 = 7400;
+/// Where nodes reach each other.
+pub(crate) const PEER_PORT: u16 = 7401;
+
+/// What a node is told by its operator.
+#[derive(Clone, Debug)]
+pub struct NodeSpec {
+    /// For people.
+    pub name: String,
+    /// What it does.
+    pub roles: Roles,
+    /// The regions that it serves, by name.
+    pub regions: Vec<String>,
+    /// How many shards it has.
+    pub shards: u16,
+}
+
+/// See the module's text.
+pub(crate) struct NodeHost {
+    pub(crate) spec: NodeSpec,
+    pub(crate) address: IpAddr,
+    pub(crate) disk: Memory,
+    pub(crate) process: Option<Process>,
+    /// As far as control has given one.
+    pub(crate) node: NodeId,
+}
+
+/// A running node. Dropping it is its crash.
+pub(crate) struct Process {
+    pub(crate) agent: Agent<SimDriver>,
+    /// None until the node has an id.
+    pub(crate) shards: Vec<Shard<SimDriver>>,
+    mailboxes: Vec<Mailbox>,
+    stats: Stats,
+    incarnation: Incarnation,
+    seed: u64,
+}
+
+/// What all nodes are told.
+pub(crate) struct Site {
+    pub(crate) world: World,
+    pub(crate) keys: ClusterKeys,
+    pub(crate) control: SocketAddr,
+}
+
+impl NodeHost {
+    pub(crate) fn new(spec: NodeSpec, address: IpAddr) -> NodeHost {
+        NodeHost {
+            spec,
+            address,
+            disk: Memory::new(),
+            process: None,
+            node: NodeId::NONE,
+        }
+    }
+
+    pub(crate) fn device_address(&self) -> Option<SocketAddr> {
+        let roles = self.spec.roles;
+        (roles.connection || roles.messaging).then(|| SocketAddr::new(self.address, DEVICE_PORT))
+    }
+
+    fn peer_address(&self) -> Option<SocketAddr> {
+        let roles = self.spec.roles;
+        (roles.connection || roles.region).then(|| SocketAddr::new(self.address, PEER_PORT))
+    }
+
+    /// Starts the node as its process does: from its disk, knowing the control plane's address and the secret.
+    pub(crate) fn start(&mut self, site: &Site, seed: u64) {
+        let (node, incarnation) = next_start(&self.disk).expect("a simulated disk can be read");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let config = AgentConfig {
+            control: vec![site.control.to_string()],
+            node,
+            incarnation,
+            name: self.spec.name.clone(),
+            roles: self.spec.roles,
+            regions: self.spec.regions.clone(),
+            device_address: self.device_address(),
+            peer_address: self.peer_address(),
+            http_address: None,
+            keys: site.keys.clone(),
+            accept_lineage: false,
+            seed: random.u64(..),
+            entropy: Entropy::seeded(random.u64(..)),
+        };
+        let driver = site.world.driver(self.address, SimOptions::default());
+        self.process = Some(Process {
+            agent: Agent::new(driver, config, Box::new(self.disk.clone())),
+            shards: Vec::new(),
+            mailboxes: Vec::new(),
+            stats: Stats::new(self.spec.shards),
+            incarnation,
+            seed: random.u64(..),
+        });
+        self.start_shards(site);
+    }
+
+    /// Gives the agent a turn; true if there are shards now that were not there before.
+    pub(crate) fn agent_turn(&mut self, site: &Site, now: Instant) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let sessions = process.shards.iter().map(|shard| shard.router().sessions() as u64).sum();
+        process.agent.set_sessions(sessions);
+        process.agent.turn(Some(now)).expect("a simulated driver doesn't fail");
+        for news in process.agent.news() {
+            if let News::Map(map) = news {
+                for mailbox in &process.mailboxes {
+                    mailbox.send(Order::Map(Arc::clone(&map)));
+                }
+            }
+        }
+        self.start_shards(site)
+    }
+
+    /// Starts the shards once the node has an id; true if it did.
+    fn start_shards(&mut self, site: &Site) -> bool {
+        let (device_address, peer_address) = (self.device_address(), self.peer_address());
+        let Some(process) = &mut self.process else { return false };
+        self.node = process.agent.node();
+        if !process.shards.is_empty() || self.node == NodeId::NONE {
+            return false;
+        }
+        let (ports, mailboxes) = mesh(self.spec.shards);
+        process.mailboxes = mailboxes;
+        let mut random = fastrand::Rng::with_seed(process.seed);
+        for (index, port) in ports.into_iter().enumerate() {
+            let config = ShardConfig {
+                node: self.node,
+                incarnation: process.incarnation,
+                shard: ShardId(index as u16),
+                shards: self.spec.shards,
+                roles: self.spec.roles,
+                keys: site.keys.clone(),
+                token_key: None,
+                direct_links_max: trunkline_core::link::DIRECT_LINKS_MAX,
+                seed: random.u64(..),
+                entropy: Entropy::seeded(random.u64(..)),
+            };
+            let driver = site.world.driver(self.address, SimOptions::default());
+            let map = Arc::clone(process.agent.map());
+            let stats = Arc::clone(&process.stats.shards()[index]);
+            process.shards.push(Shard::new(driver, config, port, map, stats));
+        }
+        // All shards are there before the first connection, as in the deployed node.
+        for shard in &mut process.shards {
+            for (port, address) in [(Port::Device, device_address), (Port::Peer, peer_address)] {
+                if let Some(address) = address {
+                    shard.listen(port, address).expect("a simulated port is free");
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Process {
+    /// Its drivers: the agent's first, then the shards' in their order.
+    pub(crate) fn drivers(&self) -> impl Iterator<Item = DriverId> {
+        let shards = self.shards.iter().map(|shard| shard.driver().id());
+        std::iter::once(self.agent.driver().id()).chain(shards)
+    }
+
+    /// When each is due, in the order of [`Process::drivers`].
+    pub(crate) fn deadlines(&mut self) -> impl Iterator<Item = (DriverId, Instant)> {
+        let agent = (self.agent.driver().id(), self.agent.deadline());
+        let shards = self.shards.iter_mut().map(|shard| (shard.driver().id(), shard.deadline()));
+        std::iter::once(agent).chain(shards)
+    }
+
+    /// The version of the map that its slowest shard uses.
+    pub(crate) fn map_version(&self) -> u64 {
+        let versions = self.shards.iter().map(|shard| shard.router().map().id().version);
+        versions.min().unwrap_or(0)
+    }
+}
+

@@ -1,0 +1,108 @@
+//! What a run may break: the promises that are checked, and how a broken one is told.
+
+use std::fmt;
+
+use trunkline_wire::time::Instant;
+
+/// One of the project's promises, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Exactly one terminal report per confirmed message; delivered only if the device acknowledged it.
+    OneReport = 1,
+    /// What is shown is shown to its recipient, as it was sent.
+    NoMisdelivery = 2,
+    /// Every delivery has an earlier send.
+    NoInvention = 3,
+    /// A client library shows a message once.
+    BoundedDuplicates = 4,
+    /// One sender instance's messages are shown in the order of their numbers, unless marked late.
+    Order = 5,
+    /// Without a partition, at most one session of a device is open after the fencing time; an older one never wins.
+    OneWinner = 6,
+    /// Epochs never go back in any instance.
+    EpochsNeverGoBack = 7,
+    /// Map versions never go back at any node.
+    MapVersions = 9,
+    /// With the control plane gone, maps route as with it.
+    StaticStability = 11,
+    /// After the last fault all instances of a region agree with each other and with the sessions that live.
+    Convergence = 12,
+    /// No confirmed message is reported offline for want of propagated connection information.
+    NoBlackout = 13,
+    /// The same seed makes the same trace.
+    Determinism = 18,
+}
+
+impl Promise {
+    /// Its number in the list of promises.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name in the list of promises.
+    pub fn name(self) -> &'static str {
+        match self {
+            Promise::OneReport => "one report",
+            Promise::NoMisdelivery => "no misdelivery",
+            Promise::NoInvention => "no invention",
+            Promise::BoundedDuplicates => "bounded duplicates",
+            Promise::Order => "order",
+            Promise::OneWinner => "one winner",
+            Promise::EpochsNeverGoBack => "epochs never go back",
+            Promise::MapVersions => "map versions",
+            Promise::StaticStability => "static stability",
+            Promise::Convergence => "convergence",
+            Promise::NoBlackout => "no blackout",
+            Promise::Determinism => "determinism",
+        }
+    }
+}
+
+/// A promise that did not hold.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Which promise.
+    pub promise: Promise,
+    /// When it was seen, in virtual time.
+    pub at: Instant,
+    /// What was seen.
+    pub what: String,
+    /// What is known of the message or the device concerned, in the order of time, one line each.
+    pub history: Vec<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "seed {}: promise {} ({}) broken at {}: {}",
+            self.seed,
+            self.promise.number(),
+            self.promise.name(),
+            Stamp(self.at),
+            self.what
+        )?;
+        for line in &self.history {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// What a check comes to. Boxed: a violation is large, and rare.
+pub type Checked<T = ()> = Result<T, Box<Violation>>;
+
+/// A point in virtual time, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp(pub Instant);
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.micros();
+        write!(f, "{}.{:06}s", micros / 1_000_000, micros % 1_000_000)
+    }
+}
