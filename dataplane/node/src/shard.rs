@@ -262,13 +262,19 @@ impl<D: Driver> Shard<D> {
         next
     }
 
-    /// Whether a drain has come to its end, or somebody said stop.
-    pub fn is_done(&self) -> bool {
+    /// Whether a drain has come to its end here. Until it's stopped, a shard goes on taking turns: the others may still need its
+    /// answers.
+    pub fn is_drained(&self) -> bool {
         match self.draining {
             Draining::No | Draining::Devices => false,
             Draining::Links => self.book.is_empty() && self.table.is_empty(),
             Draining::Stopped => true,
         }
+    }
+
+    /// Whether somebody said stop.
+    pub fn is_stopped(&self) -> bool {
+        self.draining == Draining::Stopped
     }
 
     /// What this shard's router decides; for checks.
@@ -415,6 +421,7 @@ impl<D: Driver> Shard<D> {
 
     fn publish(&mut self, now: Now) {
         self.stats.turned_at.store(now.at.micros().max(1), Ordering::Relaxed);
+        self.stats.drained.store(self.is_drained(), Ordering::Release);
         if now.at < self.publish_at {
             return;
         }
@@ -492,3 +499,6 @@ const FULL_RETRY_AFTER_MS: u32 = 1_000;
 const LOG_LINES_A_SECOND: u32 = 10;
 /// Vectors kept for sends; 32 MiB in the worst case.
 const SPARES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,8 @@ pub struct ShardStats {
     pub map_version: AtomicU64,
     /// Whether the regions that this node serves could say "offline".
     pub in_sync: AtomicBool,
+    /// Whether a drain has come to its end.
+    pub drained: AtomicBool,
     /// When the shard last turned, in microseconds of the process's clock; 0 before the first turn.
     pub turned_at: AtomicU64,
 }
@@ -78,6 +80,7 @@ impl Default for ShardStats {
             unresolved: AtomicU64::new(0),
             map_version: AtomicU64::new(0),
             in_sync: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
             turned_at: AtomicU64::new(0),
         }
     }

@@ -1,0 +1,147 @@
+//! The threads of the node's shards.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use trunkline_core::greeting::Port;
+use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_wire::auth::{Secret, random_bytes};
+use trunkline_wire::id::ShardId;
+
+use super::ports::Ports;
+use super::{Shared, StartError, lock};
+use crate::config::Config;
+use crate::entropy::Entropy;
+use crate::mesh::{MeshPort, Order};
+use crate::shard::{Shard, ShardConfig};
+
+/// Starts a thread for each processor; when this returns, all of them listen.
+pub(super) fn start_shards(
+    config: &Config,
+    shared: &Arc<Shared>,
+    mesh_ports: Vec<MeshPort<EpollDriver>>,
+    token_key: Option<Secret>,
+    ports: &Ports,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let options = Options {
+        sockets_max: config.limits.sockets_max,
+        ..Options::default()
+    };
+    let (tell, told) = mpsc::channel();
+    let mut threads = Vec::new();
+    for (index, port) in mesh_ports.into_iter().enumerate() {
+        let shard_config = ShardConfig {
+            node: shared.node,
+            incarnation: shared.incarnation,
+            shard: ShardId(index as u16),
+            shards: shared.cores.len() as u16,
+            roles: shared.roles,
+            keys: shared.keys.clone(),
+            token_key: token_key.clone(),
+            direct_links_max: config.limits.direct_links_max,
+            seed: u64::from_le_bytes(random_bytes()),
+            entropy: Entropy::System,
+        };
+        let start = ShardStart {
+            config: shard_config,
+            options: options.clone(),
+            core: shared.cores[index],
+            device: ports.device,
+            peer: ports.peer,
+            shared: Arc::clone(shared),
+        };
+        let tell = tell.clone();
+        let thread = thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || start.run(port, &tell));
+        threads.push(thread.map_err(StartError::System)?);
+    }
+    drop(tell);
+    for _ in &threads {
+        let started = told
+            .recv()
+            .unwrap_or_else(|_| Err(StartError::System(io::ErrorKind::Other.into())));
+        if let Err(error) = started {
+            for mailbox in &shared.mailboxes {
+                mailbox.send(Order::Stop);
+            }
+            return Err(error);
+        }
+    }
+    Ok(threads)
+}
+
+/// What a shard's thread starts with.
+struct ShardStart {
+    config: ShardConfig,
+    options: Options,
+    core: usize,
+    device: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    shared: Arc<Shared>,
+}
+
+impl ShardStart {
+    fn run(self, port: MeshPort<EpollDriver>, tell: &mpsc::Sender<Result<(), StartError>>) {
+        let index = self.config.shard;
+        pin(self.core);
+        let shared = Arc::clone(&self.shared);
+        let made = self.make(port);
+        let mut shard = match made {
+            Ok(shard) => {
+                let _ = tell.send(Ok(()));
+                shard
+            }
+            Err(error) => {
+                let _ = tell.send(Err(error));
+                return;
+            }
+        };
+        while !shard.is_stopped() {
+            if let Err(error) = shard.turn(None) {
+                // Its health check fails from now on; whoever watches it restarts the process.
+                tracing::error!(shard = index.0, "a shard's driver failed: {error}");
+                return;
+            }
+            // Only a hint for the control plane: once a turn is often enough.
+            if index.0 == 0 {
+                let sessions = shared
+                    .stats
+                    .shards()
+                    .iter()
+                    .map(|shard| shard.sessions.load(Ordering::Relaxed))
+                    .sum();
+                shared.agent.sessions.store(sessions, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn make(self, port: MeshPort<EpollDriver>) -> Result<Shard<EpollDriver>, StartError> {
+        let driver = EpollDriver::new(self.options).map_err(StartError::System)?;
+        let stats = Arc::clone(&self.shared.stats.shards()[usize::from(self.config.shard.0)]);
+        let map = Arc::clone(&lock(&self.shared.agent.map));
+        let mut shard = Shard::new(driver, self.config, port, map, stats);
+        for (setting, port, address) in [("device", Port::Device, self.device), ("peer", Port::Peer, self.peer)] {
+            let Some(address) = address else { continue };
+            shard.listen(port, address).map_err(|error| StartError::Port {
+                setting,
+                address,
+                error,
+            })?;
+        }
+        Ok(shard)
+    }
+}
+
+fn pin(core: usize) {
+    let mut set = CpuSet::new();
+    let pinned = set.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = pinned {
+        tracing::warn!(core, "a shard could not be pinned and runs anywhere: {error}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Two shards of one node, taking turns in one thread.
+
+use std::io::Read;
+use std::net::TcpStream;
+
+use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_wire::device::{Credentials, Hello, PingIntervalMs, Purpose};
+use trunkline_wire::id::{Epoch, IdRef, Instance};
+use trunkline_wire::preface::{Preface, Side};
+
+use super::*;
+use crate::mesh::{Mailbox, Order, mesh};
+use crate::stats::Stats;
+
+const ROLES: Roles = Roles {
+    connection: true,
+    messaging: true,
+    region: false,
+};
+
+struct Pair {
+    shards: Vec<Shard<EpollDriver>>,
+    mailboxes: Vec<Mailbox>,
+    address: SocketAddr,
+    keys: ClusterKeys,
+}
+
+/// The first shard listens, the second one has room for this many sockets.
+fn pair(sockets_max: u32) -> Pair {
+    let keys = ClusterKeys::new(&Secret::new(b"a secret of sixteen bytes or more").unwrap());
+    let (ports, mailboxes) = mesh(2);
+    let stats = Stats::new(2);
+    let mut shards = Vec::new();
+    for (index, port) in ports.into_iter().enumerate() {
+        let options = Options {
+            sockets_max: if index == 0 { 100 } else { sockets_max },
+            sockets_reserved: 1,
+            ..Options::default()
+        };
+        let config = ShardConfig {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            shard: ShardId(index as u16),
+            shards: 2,
+            roles: ROLES,
+            keys: keys.clone(),
+            token_key: None,
+            direct_links_max: 1,
+            seed: 1,
+            entropy: Entropy::seeded(1),
+        };
+        let driver = EpollDriver::new(options).unwrap();
+        let stats = Arc::clone(&stats.shards()[index]);
+        shards.push(Shard::new(driver, config, port, Arc::new(Map::empty()), stats));
+    }
+    let address = shards[0].listen(Port::Device, "127.0.0.1:0".parse().unwrap()).unwrap();
+    Pair {
+        shards,
+        mailboxes,
+        address,
+        keys,
+    }
+}
+
+impl Pair {
+    fn turns(&mut self, until: impl Fn(&Pair) -> bool) {
+        let end = self.shards[0].driver.now() + Duration::from_secs(10);
+        while !until(self) {
+            for shard in &mut self.shards {
+                let soon = shard.driver.now() + Duration::from_millis(1);
+                assert!(soon < end, "not in time");
+                shard.turn(Some(soon)).unwrap();
+            }
+        }
+    }
+
+    /// The first `count` ids that belong to this shard.
+    fn devices_of(&self, shard: u16, count: usize) -> Vec<String> {
+        let ids = (0..).map(|n| format!("d{n}"));
+        let own = ids.filter(|id| self.keys.device_key(IdRef::new(id).unwrap()).shard(2) == ShardId(shard));
+        own.take(count).collect()
+    }
+
+    fn connect(&self, id: &str) -> TcpStream {
+        use std::io::Write;
+
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut bytes = Preface::new(Side::Device).encode().to_vec();
+        Hello {
+            device: IdRef::new(id).unwrap(),
+            instance: Instance(1),
+            presented: Epoch::NONE,
+            purpose: Purpose::Full,
+            ping_interval: PingIntervalMs::default(),
+            credentials: Credentials::default(),
+        }
+        .encode(&mut bytes);
+        stream.write_all(&bytes).unwrap();
+        stream
+    }
+}
+
+#[test]
+fn a_connection_moves_once_to_the_shard_that_owns_its_device() {
+    let mut pair = pair(100);
+    let streams: Vec<TcpStream> = (0..2)
+        .flat_map(|shard| pair.devices_of(shard, 3))
+        .map(|id| pair.connect(&id))
+        .collect();
+    pair.turns(|pair| pair.shards.iter().all(|shard| shard.router.sessions() == 3));
+    assert_eq!(pair.shards[0].counters.connections_handed_over, 3);
+    assert_eq!(pair.shards[1].counters.connections_adopted, 3);
+    assert_eq!((pair.shards[0].table.len(), pair.shards[1].table.len()), (3, 3));
+    drop(streams);
+    pair.turns(|pair| {
+        pair.shards
+            .iter()
+            .all(|shard| shard.table.is_empty() && shard.driver.open() == 0)
+    });
+}
+
+#[test]
+fn a_full_shard_costs_only_the_connection_that_finds_no_room() {
+    let mut pair = pair(2);
+    let ids = pair.devices_of(1, 3);
+    let kept: Vec<TcpStream> = ids[..2].iter().map(|id| pair.connect(id)).collect();
+    pair.turns(|pair| pair.shards[1].router.sessions() == 2);
+    let mut refused = pair.connect(&ids[2]);
+    pair.turns(|pair| pair.shards[1].counters.connections_refused_full == 1);
+    let mut bytes = [0; 100];
+    assert!(matches!(refused.read(&mut bytes), Ok(0) | Err(_)), "closed");
+    assert_eq!(pair.shards[1].router.sessions(), 2);
+    assert_eq!(pair.shards[0].table.len(), 0);
+    // With room again, it's let in.
+    drop(kept);
+    pair.turns(|pair| pair.shards[1].router.sessions() == 0);
+    let _again = pair.connect(&ids[2]);
+    pair.turns(|pair| pair.shards[1].router.sessions() == 1);
+}
+
+#[test]
+fn a_drained_shard_still_turns_until_it_is_stopped() {
+    let mut pair = pair(100);
+    let ids = pair.devices_of(1, 1);
+    let mut device = pair.connect(&ids[0]);
+    pair.turns(|pair| pair.shards[1].router.sessions() == 1);
+    for mailbox in &pair.mailboxes {
+        assert!(mailbox.send(Order::Drain { retry_after_ms: 1 }));
+    }
+    pair.turns(|pair| pair.shards.iter().all(Shard::is_drained));
+    let mut said = Vec::new();
+    device.read_to_end(&mut said).unwrap();
+    assert!(said.windows(4).any(|bytes| bytes[3] == GoAway::TYPE), "{said:?}");
+    assert!(TcpStream::connect(pair.address).is_err(), "nobody listens");
+    assert!(!pair.shards.iter().any(Shard::is_stopped));
+    for mailbox in &pair.mailboxes {
+        mailbox.send(Order::Stop);
+    }
+    pair.turns(|pair| pair.shards.iter().all(Shard::is_stopped));
+}
+
+#[test]
+fn who_floods_the_port_does_not_flood_the_log() {
+    let mut log = LogBudget::default();
+    let at = |seconds| Now {
+        at: Instant::ZERO + Duration::from_secs(seconds),
+        wall_ms: 0,
+    };
+    let mut written = 0;
+    for _ in 0..1000 {
+        log.warn(at(10), || written += 1);
+    }
+    assert_eq!((written, log.suppressed), (LOG_LINES_A_SECOND, 990));
+    log.warn(at(11), || written += 1);
+    assert_eq!((written, log.suppressed), (LOG_LINES_A_SECOND + 1, 0));
+}
