@@ -175,3 +175,76 @@ fn who_floods_the_port_does_not_flood_the_log() {
     log.warn(at(11), || written += 1);
     assert_eq!((written, log.suppressed), (LOG_LINES_A_SECOND + 1, 0));
 }
+
+/// A node that has proven itself on a link of the first shard, and reads nothing from then on.
+fn deaf_peer(pair: &mut Pair, node: NodeId) -> TcpStream {
+    use std::io::Write;
+
+    use trunkline_core::link::shard_of_node;
+    use trunkline_wire::auth::LinkEnd;
+    use trunkline_wire::handshake::Opener;
+    use trunkline_wire::peer::LinkChallenge;
+
+    assert_eq!(shard_of_node(node, 2), ShardId(0));
+    let address = pair.shards[0]
+        .listen(Port::Peer, "127.0.0.1:0".parse().unwrap())
+        .unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let me = LinkEnd {
+        node,
+        incarnation: Incarnation(1),
+        nonce: [9; 32],
+    };
+    let (opener, hello) = Opener::new(&pair.keys, me);
+    let mut bytes = Preface::new(Side::Peer).encode().to_vec();
+    hello.encode(&mut bytes);
+    stream.write_all(&bytes).unwrap();
+    pair.turns(|pair| pair.shards[0].counters.bytes_sent > 0);
+    let mut challenge = vec![0; 200];
+    let count = stream.read(&mut challenge).unwrap();
+    let challenge = LinkChallenge::decode_body(&challenge[4..count]).unwrap();
+    let (proof, _) = opener.challenge(&pair.keys, &challenge).unwrap();
+    stream.write_all(&proof.to_vec()).unwrap();
+    pair.turns(|pair| pair.shards[0].book.up() == 1);
+    stream
+}
+
+#[test]
+fn a_link_whose_other_side_does_not_read_sheds_messages_then_is_closed() {
+    use trunkline_wire::frame::Header;
+    use trunkline_wire::peer::{Forward, Location};
+
+    let mut pair = pair(100);
+    let node = (2..)
+        .map(NodeId)
+        .find(|&node| trunkline_core::link::shard_of_node(node, 2) == ShardId(0))
+        .unwrap();
+    let _peer = deaf_peer(&mut pair, node);
+    let frame = |ty| {
+        let mut bytes = Header { ty, length: 60_000 }.encode().to_vec();
+        bytes.resize(60_004, 0);
+        bytes
+    };
+    let shard = &mut pair.shards[0];
+    let now = shard.now;
+    let mut queued = 0;
+    while shard.counters.link_messages_shed == 0 {
+        shard.queue_link(now, node, &frame(Forward::TYPE));
+        shard.start_sends();
+        queued += 60_004;
+    }
+    let bound = crate::connection::LINK_BYTES_SOFT_MAX;
+    assert!(queued > bound && queued < 2 * bound, "{queued}");
+    assert_eq!(shard.book.up(), 1);
+    // What is not a message is still taken, up to the hard bound.
+    while shard.counters.links_overflowed == 0 {
+        shard.queue_link(now, node, &frame(Location::TYPE));
+        queued += 60_004;
+        assert!(queued < 100 << 20, "bounded");
+    }
+    assert_eq!(shard.counters.link_messages_shed, 1);
+    assert_eq!(shard.book.up(), 0);
+    shard.queue_link(now, node, &frame(Forward::TYPE));
+    assert_eq!(shard.counters.link_frames_lost, 1);
+    pair.turns(|pair| pair.shards[0].table.is_empty());
+}
