@@ -1,0 +1,311 @@
+//! `trunkline control`: runs the control plane, or asks it for something.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+use trunkline_client::DeviceId;
+use trunkline_control::admin::Admin;
+use trunkline_control::config::{Config, InitialRegion, Interval};
+use trunkline_control::store::Force;
+
+use crate::control_plane::ControlPlane;
+
+/// Runs the control plane: membership, regions, the map. Or, with a subcommand, asks it for something.
+#[derive(clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  trunkline control --data-dir /var/lib/trunkline --secret-file /etc/trunkline/secret --listen 10.0.0.1:7402
+  trunkline control enroll alice --region eu
+  trunkline control backup /var/backups/trunkline.bak"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    request: Option<Request>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// A TOML file with these settings; flags and environment win over it.
+    #[arg(long, env = "TRUNKLINE_CONTROL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where nodes and tools reach it.
+    #[arg(long, env = "TRUNKLINE_CONTROL_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where its metrics and health are.
+    #[arg(long, env = "TRUNKLINE_CONTROL_HTTP_LISTEN")]
+    http_listen: Option<SocketAddr>,
+    /// Where its store is.
+    #[arg(long, env = "TRUNKLINE_CONTROL_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// The cluster secret's file.
+    #[arg(long, env = "TRUNKLINE_SECRET_FILE")]
+    secret_file: Option<PathBuf>,
+    /// Regions that wait for each other before devices are spread over them: name, or name=weight.
+    #[arg(long, value_delimiter = ',', value_parser = region)]
+    initial_regions: Option<Vec<InitialRegion>>,
+    /// A device's region is assigned within this time of its enrolment.
+    #[arg(long, value_parser = super::duration)]
+    initial_interval: Option<Duration>,
+    /// Prints one JSON object when it is ready.
+    #[arg(long)]
+    json: bool,
+    /// Ends when standard input is closed, for programs that start it.
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
+}
+
+/// How to reach the control plane.
+#[derive(clap::Args)]
+pub struct Reach {
+    /// The control plane's address.
+    #[arg(long, env = "TRUNKLINE_CONTROL", default_value = super::CONTROL_ADDRESS)]
+    pub control: SocketAddr,
+    /// The cluster secret's file; the one that `trunkline up` made if it isn't named.
+    #[arg(long, env = "TRUNKLINE_SECRET_FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
+impl Reach {
+    /// Connects, and proves the secret.
+    ///
+    /// # Errors
+    /// If the secret can't be read, nobody is there, or the secrets differ.
+    pub fn connect(&self) -> anyhow::Result<Admin> {
+        let path = super::secret_file(self.secret_file.as_deref())?;
+        Ok(Admin::connect(self.control, &super::secret("--secret-file", &path)?)?)
+    }
+}
+
+#[derive(Subcommand)]
+enum Request {
+    /// Assigns a device to a region ahead of its first connect.
+    Enroll {
+        /// The device's id.
+        device: DeviceId,
+        /// The region; chosen by weight if it isn't named.
+        #[arg(long)]
+        region: Option<String>,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Gives a device back to the region of its slot.
+    Unenroll {
+        /// The device's id.
+        device: DeviceId,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Makes a region, or sets its weight. No device moves before a rebalance.
+    Region {
+        /// The region's name.
+        name: String,
+        /// Its share of the devices, against the others'.
+        #[arg(long, default_value_t = 1)]
+        weight: u32,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Spreads the devices over the regions by weight; as few move as possible.
+    Rebalance {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Takes a node out of the cluster.
+    RemoveNode {
+        /// Its name or its id.
+        node: String,
+        /// Also if it lives, is a region's last instance, or is one of many.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Prints the map: regions, their slots, and the devices that are assigned by name.
+    Map {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Says to which region a device belongs, and who its instances are.
+    Where {
+        /// The device's id.
+        device: DeviceId,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Writes a copy of the store to a new file on the control plane's host, while it runs.
+    Backup {
+        /// An absolute path.
+        path: PathBuf,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Makes a store from a backup. The control plane must not run on it.
+    Restore {
+        /// The backup.
+        path: PathBuf,
+        /// Where the store is to be.
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// Replaces a store that is there; it is kept beside.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// Runs the control plane until it is told to end, or asks for something and prints the answer.
+///
+/// # Errors
+/// One line that names the setting, or what was refused.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.request {
+        None => serve(&args.serve),
+        Some(request) => ask(request),
+    }
+}
+
+fn ask(request: Request) -> anyhow::Result<()> {
+    let (reach, body) = match request {
+        Request::Enroll { device, region, reach } => (
+            reach,
+            json!({ "op": "enroll", "device": device.as_str(), "region": region }),
+        ),
+        Request::Unenroll { device, reach } => (reach, json!({ "op": "unenroll", "device": device.as_str() })),
+        Request::Region { name, weight, reach } => (reach, json!({ "op": "region", "name": name, "weight": weight })),
+        Request::Rebalance { reach } => (reach, json!({ "op": "rebalance" })),
+        Request::RemoveNode { node, force, reach } => {
+            let node = node.parse::<u32>().map_or_else(|_| json!(node), |id| json!(id));
+            (reach, json!({ "op": "remove-node", "node": node, "force": force }))
+        }
+        Request::Where { device, reach } => (reach, json!({ "op": "where", "device": device.as_str() })),
+        Request::Backup { path, reach } => (reach, json!({ "op": "backup", "path": path })),
+        Request::Map { reach } => return pages(&reach, "map"),
+        Request::Restore { path, data_dir, force } => {
+            let force = if force { Force::Yes } else { Force::No };
+            let restored = trunkline_control::store::restore(&path, &data_dir, force)?;
+            println!(
+                "{}",
+                json!({
+                    "lineage": restored.lineage,
+                    "version_backup": restored.version_backup,
+                    "version": restored.version,
+                })
+            );
+            return Ok(());
+        }
+    };
+    println!("{}", reach.connect()?.request(&body)?);
+    Ok(())
+}
+
+/// Prints all pages of an answer, one JSON object a line.
+fn pages(reach: &Reach, op: &str) -> anyhow::Result<()> {
+    let mut admin = reach.connect()?;
+    let mut after = Value::Null;
+    loop {
+        let page = admin.request(&json!({ "op": op, "after": after }))?;
+        println!("{page}");
+        match page.get("next") {
+            None | Some(Value::Null) => return Ok(()),
+            Some(next) => after = next.clone(),
+        }
+    }
+}
+
+fn region(text: &str) -> Result<InitialRegion, String> {
+    let (name, weight) = match text.split_once('=') {
+        None => (text, 1),
+        Some((name, weight)) => (
+            name,
+            weight
+                .parse()
+                .map_err(|_| format!("the weight {weight:?} is no whole number"))?,
+        ),
+    };
+    Ok(InitialRegion {
+        name: name.into(),
+        weight,
+    })
+}
+
+/// The file's settings; each may also be a flag.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    http_listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    secret_file: Option<PathBuf>,
+    /// Name and weight.
+    initial_regions: Option<std::collections::BTreeMap<String, u32>>,
+    initial_interval_ms: Option<u64>,
+    initial_interval_min_ms: Option<u64>,
+    connections_max: Option<usize>,
+}
+
+impl File {
+    fn read(path: &std::path::Path) -> anyhow::Result<File> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration file {} cannot be read", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration file {}", path.display()))
+    }
+}
+
+fn serve(args: &Serve) -> anyhow::Result<()> {
+    let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+    let listen = match args.listen.or(file.listen) {
+        Some(address) => address,
+        None => super::CONTROL_ADDRESS.parse().expect("a fixed address"),
+    };
+    let Some(data_dir) = args.data_dir.clone().or(file.data_dir) else {
+        bail!("data_dir: name the directory of the control plane's store with --data-dir");
+    };
+    let Some(secret_file) = args.secret_file.clone().or(file.secret_file) else {
+        bail!(
+            "secret_file: name the cluster secret's file with --secret-file; make one with: head -c 32 /dev/urandom | base64"
+        );
+    };
+    let secret = super::secret("secret_file", &secret_file)?;
+    let mut config = Config::default();
+    if let Some(max) = file.connections_max {
+        config.connections_max = max;
+    }
+    let named = file.initial_regions.map(|regions| {
+        regions
+            .into_iter()
+            .map(|(name, weight)| InitialRegion { name, weight })
+            .collect::<Vec<_>>()
+    });
+    config.initial_regions = args.initial_regions.clone().or(named).unwrap_or_default();
+    let max = args
+        .initial_interval
+        .or(file.initial_interval_ms.map(Duration::from_millis));
+    config.initial_interval = Interval {
+        min: file
+            .initial_interval_min_ms
+            .map_or(Duration::ZERO, Duration::from_millis),
+        max: max.unwrap_or(config.initial_interval.max),
+    };
+    let control = ControlPlane::start(config, &data_dir, &secret, listen)?;
+    let http = crate::control_http::start(args.http_listen.or(file.http_listen), &control)?;
+    if args.json {
+        let http = http.as_ref().map(|server| server.address().to_string());
+        println!(
+            "{}",
+            json!({ "event": "ready", "control": control.address().to_string(), "http": http })
+        );
+    } else {
+        println!("control listens on {}", control.address());
+    }
+    crate::signals::wait(args.end_with_stdin)?;
+    if let Some(http) = http {
+        http.stop();
+    }
+    control.end()
+}
