@@ -1,7 +1,8 @@
 //! The region's knowledge of where its devices are connected (local device connection information), as one instance's shard has it.
 //!
 //! A join semilattice: per device the highest epoch wins, so that order, repetition and the choice of instance don't matter.
-//! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`], and a late record of it changes nothing.
+//! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`]. A late record of what its server removed changes
+//! nothing; what was dropped because its server was away may come back with it.
 
 use std::collections::VecDeque;
 
@@ -15,7 +16,7 @@ use trunkline_wire::keyed::KeyMap;
 #[derive(Debug, Default)]
 pub struct Presence {
     entries: KeyMap<Entry>,
-    removed: KeyMap<Epoch>,
+    removed: KeyMap<Removed>,
     /// When to forget what was removed, in the order of time.
     forget: VecDeque<(Instant, DeviceKey, Epoch)>,
 }
@@ -25,6 +26,14 @@ struct Entry {
     epoch: Epoch,
     /// In which of its server's streams the session was last named.
     sync: u64,
+}
+
+/// The highest epoch of a device that is no longer here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Removed {
+    epoch: Epoch,
+    /// Its own server has ended it. Otherwise nobody could say, and it may still live.
+    ended: bool,
 }
 
 /// What a registration did.
@@ -42,7 +51,7 @@ pub enum Registration {
         /// The higher epoch.
         highest: Epoch,
     },
-    /// It was removed already, and was late.
+    /// Its server has ended it already, and this was late.
     Removed,
 }
 
@@ -54,16 +63,17 @@ impl Presence {
 
     /// The highest epoch that is known for the device, of a session that is or of one that was until lately.
     pub fn highest(&self, device: DeviceKey) -> Option<Epoch> {
-        self.find(device).max(self.removed.get(&device).copied())
+        self.find(device)
+            .max(self.removed.get(&device).map(|removed| removed.epoch))
     }
 
     /// A session exists, named in its server's stream `sync`.
     pub fn register(&mut self, device: DeviceKey, epoch: Epoch, sync: u64) -> Registration {
         if let Some(&removed) = self.removed.get(&device) {
-            if removed == epoch {
+            if removed.epoch == epoch && removed.ended {
                 return Registration::Removed;
             }
-            if removed > epoch {
+            if removed.epoch > epoch {
                 return Registration::Stale {
                     highest: self.highest(device).expect("it has a tombstone"),
                 };
@@ -90,8 +100,17 @@ impl Presence {
 
     /// A session is no more: removes exactly this epoch. Returns whether it was there.
     pub fn unregister(&mut self, now: Instant, device: DeviceKey, epoch: Epoch) -> bool {
-        let removed = self.removed.entry(device).or_insert(epoch);
-        *removed = (*removed).max(epoch);
+        self.remove(now, device, Removed { epoch, ended: true })
+    }
+
+    fn remove(&mut self, now: Instant, device: DeviceKey, removed: Removed) -> bool {
+        let Removed { epoch, ended } = removed;
+        let known = self.removed.entry(device).or_insert(removed);
+        if known.epoch < epoch {
+            *known = removed;
+        } else if known.epoch == epoch {
+            known.ended |= ended;
+        }
         self.forget.push_back((now + TOMBSTONE, device, epoch));
         match self.entries.get(&device) {
             Some(entry) if entry.epoch == epoch => {
@@ -102,7 +121,8 @@ impl Presence {
         }
     }
 
-    /// Drops the sessions at `node` that were not named in its stream `sync` (`None`: all of them). Returns how many.
+    /// Drops the sessions at `node` that were not named in its stream `sync`; with `None` all of them, which it may name again when it
+    /// is back. Returns how many.
     pub fn drop_unnamed(&mut self, now: Instant, node: NodeId, sync: Option<u64>) -> usize {
         let unnamed = |entry: &Entry| entry.epoch.node == node && sync.is_none_or(|sync| entry.sync != sync);
         let mut dropped: Vec<(DeviceKey, Epoch)> = Vec::new();
@@ -113,7 +133,8 @@ impl Presence {
                 .map(|(key, entry)| (*key, entry.epoch)),
         );
         for &(device, epoch) in &dropped {
-            self.unregister(now, device, epoch);
+            let ended = sync.is_some();
+            self.remove(now, device, Removed { epoch, ended });
         }
         dropped.len()
     }
@@ -125,7 +146,7 @@ impl Presence {
                 break;
             }
             self.forget.pop_front();
-            if self.removed.get(&device) == Some(&epoch) {
+            if self.removed.get(&device).is_some_and(|removed| removed.epoch == epoch) {
                 self.removed.remove(&device);
             }
         }
@@ -217,6 +238,24 @@ mod tests {
             presence.sorted(),
             [(DeviceKey(1), epoch(1, 1)), (DeviceKey(3), epoch(1, 2))]
         );
+    }
+
+    #[test]
+    fn what_was_dropped_with_its_server_comes_back_with_it_unless_it_ended_meanwhile() {
+        let mut presence = Presence::default();
+        presence.register(DEVICE, epoch(7, 2), 1);
+        assert_eq!(presence.drop_unnamed(T0, NodeId(2), None), 1);
+        assert_eq!(
+            presence.register(DEVICE, epoch(6, 1), 1),
+            Registration::Stale { highest: epoch(7, 2) }
+        );
+        assert_eq!(
+            presence.register(DEVICE, epoch(7, 2), 2),
+            Registration::Taken { replaced: None }
+        );
+        presence.drop_unnamed(T0, NodeId(2), None);
+        presence.unregister(T0, DEVICE, epoch(7, 2));
+        assert_eq!(presence.register(DEVICE, epoch(7, 2), 3), Registration::Removed);
     }
 
     proptest! {

@@ -316,6 +316,21 @@ fn a_lost_connection_server_is_suspect_before_it_is_gone() {
 }
 
 #[test]
+fn a_server_that_was_gone_brings_its_sessions_back() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    let conn = cluster.welcome(B, &device);
+    cluster.cut_off(B);
+    cluster.run_ms(15_000);
+    assert_eq!(known(&mut cluster, R1, &device), None);
+    cluster.join_again(B);
+    cluster.run_ms(100);
+    assert_eq!(known(&mut cluster, R1, &device), cluster.epoch(conn));
+    assert_eq!(known(&mut cluster, R2, &device), cluster.epoch(conn));
+    assert!(cluster.is_open(conn), "nobody is disconnected by a healing");
+}
+
+#[test]
 fn a_device_is_welcomed_once_all_reachable_instances_have_taken_its_registration() {
     let mut cluster = two_servers();
     let device = cluster.device_in(0, "d");
