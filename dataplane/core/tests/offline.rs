@@ -50,6 +50,28 @@ fn a_sibling_that_knows_the_device_is_believed() {
 }
 
 #[test]
+fn a_sibling_that_has_not_heard_that_a_session_ended_is_asked_once() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let to = cluster.welcome(B, "b");
+    // The end of the session reaches one instance only: the one that is not asked first stays behind.
+    cluster.send(from, "b", 0);
+    cluster.run_ms(20);
+    let behind = if cluster.router(R1).counters().forwards_from_region > 0 {
+        R2
+    } else {
+        R1
+    };
+    cluster.hold(B, behind);
+    cluster.disconnect(to);
+    cluster.run_ms(5);
+    cluster.send(from, "b", 1);
+    cluster.run_ms(50);
+    assert_eq!(cluster.reports(from)[1], (1, OFFLINE, Way::Unknown));
+    assert_eq!(cluster.router(R1 + R2 - behind).counters().locates_sent, 1);
+}
+
+#[test]
 fn an_instance_that_is_not_in_sync_says_retry_and_not_offline() {
     let mut cluster = Cluster::apart(&[CONNECTION, CONNECTION, INSTANCE], &[&[2]]);
     cluster.link_up(A, 2);

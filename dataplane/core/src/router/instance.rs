@@ -289,7 +289,14 @@ impl Router {
         if let Some(epoch) = answer.epoch.some() {
             // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
             self.take_registration(now, answer.region, epoch.node, device, epoch, out);
-            return self.release(now, device, None, out);
+            let known = self
+                .presence
+                .get(&answer.region)
+                .and_then(|presence| presence.find(device));
+            if known.is_some() {
+                return self.release(now, device, None, out);
+            }
+            // The session has ended, and that news is still on its way to the sibling: asking it again would bring the same answer.
         }
         let Some(asked) = self.asked.get_mut(&device) else {
             return;
