@@ -393,7 +393,9 @@ impl Cluster {
         let (what, device) = self.unsettled().expect("it was just found not to be settled");
         let devices: Vec<DeviceNo> = device.into_iter().collect();
         let what = format!("after {span:?}: {what}");
-        Err(self.ledger.violation(self.now(), Promise::Convergence, what, None, &devices))
+        let mut violation = self.ledger.violation(self.now(), Promise::Convergence, what, None, &devices);
+        violation.history.extend(self.explain(device.unwrap_or(DeviceNo(0))));
+        Err(violation)
     }
 
     fn turn(&mut self, id: DriverId) -> Checked {

@@ -173,6 +173,7 @@ impl Cluster {
 
     pub(crate) fn phone_turn(&mut self, phone: usize) -> Checked {
         let now = self.now();
+        let mut suspects = Vec::new();
         let Phone { fleet, running, .. } = &mut self.phones[phone];
         fleet.turn(Some(now)).expect("a simulated driver doesn't fail");
         while let Some((index, event)) = fleet.next_event() {
@@ -181,7 +182,7 @@ impl Cluster {
             match event {
                 Event::Welcomed(welcomed) => ledger.welcomed(now, device, &welcomed),
                 Event::Message(message) => ledger.shown(now, device, &message)?,
-                Event::Report(report) => ledger.reported(now, device, &report)?,
+                Event::Report(report) => suspects.extend(ledger.reported(now, device, &report)?),
                 Event::Disconnected { reason, .. } => ledger.disconnected(now, device, reason.to_string()),
                 Event::Stopped { reason } => {
                     ledger.disconnected(now, device, format!("it stops: {reason}"));
@@ -195,7 +196,7 @@ impl Cluster {
             }
         }
         self.reschedule_phone(phone);
-        Ok(())
+        suspects.into_iter().try_for_each(|message| self.offline_is_true(message))
     }
 
     fn reschedule_phone(&mut self, phone: usize) {

@@ -264,8 +264,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// A user was told how a message ended.
-    pub(crate) fn reported(&mut self, now: Instant, device: DeviceNo, report: &Report) -> Checked {
+    /// A user was told how a message ended. Returns the message if it says that a device was offline which holds itself for connected.
+    pub(crate) fn reported(&mut self, now: Instant, device: DeviceNo, report: &Report) -> Checked<Option<MessageNo>> {
         let name = |ledger: &Ledger| {
             let instance = ledger.device(device).instance?;
             let recipient = number_of(&report.id.recipient)?;
@@ -299,29 +299,19 @@ impl Ledger {
         *self.totals.outcomes.entry(outcome.name()).or_default() += 1;
         match outcome {
             Outcome::Delivered { .. } => *self.totals.ways.entry(way.name()).or_default() += 1,
-            Outcome::Offline { unreachable: false, .. } => self.offline_is_true(now, message, &record)?,
-            Outcome::Offline { unreachable: true, .. } | Outcome::Expired { .. } | Outcome::Rejected { .. } => {}
+            Outcome::Offline { unreachable: false, .. } if self.was_connected(&record) => return Ok(Some(message)),
+            Outcome::Offline { .. } | Outcome::Expired { .. } | Outcome::Rejected { .. } => {}
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Nobody says "offline" of a device that was connected all the time, at a server that the region could reach.
-    fn offline_is_true(&self, now: Instant, message: MessageNo, record: &Record) -> Checked {
-        let Some(known) = self.devices.get(record.recipient.0 as usize) else {
-            return Ok(());
-        };
-        match known.session {
-            Some((epoch, since, node))
-                if epoch.some().is_some()
-                    && since <= record.sent
-                    && self.disturbed.get(&node).is_none_or(|until| *until <= record.sent) =>
-            {
-                let what = format!("{message} was reported offline, with {} connected as {epoch}", record.recipient);
-                let devices = [record.sender, record.recipient];
-                Err(self.violation(now, Promise::NoBlackout, what, Some(message), &devices))
-            }
-            _ => Ok(()),
-        }
+    /// Whether the recipient was connected all the time, as its library sees it, at a server that the region could reach.
+    fn was_connected(&self, record: &Record) -> bool {
+        let known = self.devices.get(record.recipient.0 as usize).and_then(|known| known.session);
+        known.is_some_and(|(epoch, since, node)| {
+            let disturbed = self.disturbed.get(&node).is_some_and(|until| *until > record.sent);
+            epoch.some().is_some() && since <= record.sent && !disturbed
+        })
     }
 
     /// Every confirmed message whose time to live ended more than `grace` ago has its report.

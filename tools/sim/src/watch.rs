@@ -9,7 +9,7 @@ use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
 use trunkline_wire::time::Instant;
 
 use crate::cluster::{CHECK_INTERVAL, Cluster};
-use crate::journal::DeviceNo;
+use crate::journal::{DeviceNo, MessageNo};
 use crate::node::NodeNo;
 use crate::promise::{Checked, Promise};
 
@@ -119,6 +119,43 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Nobody says "offline" of a device with a session that lives, and that the region could have known of all the time.
+    pub(crate) fn offline_is_true(&mut self, message: MessageNo) -> Checked {
+        let record = &self.ledger.records()[message.0 as usize];
+        let (sender, recipient) = (record.sender, record.recipient);
+        let Some((epoch, _, _)) = self.ledger.device(recipient).session else {
+            return Ok(());
+        };
+        let key = self.devices[recipient.0 as usize].key;
+        let live = self.sessions().remove(&key).is_some_and(|all| all.iter().any(|(live, _)| *live == epoch));
+        if !live {
+            return Ok(());
+        }
+        let what = format!("{message} was reported offline, with {recipient} connected as {epoch}");
+        let mut violation =
+            self.ledger.violation(self.now(), Promise::NoBlackout, what, Some(message), &[sender, recipient]);
+        violation.history.extend(self.explain(recipient));
+        Err(violation)
+    }
+
+    /// What every node knows of a device, and how its links are; one line each.
+    pub fn explain(&self, device: DeviceNo) -> Vec<String> {
+        let Some(key) = self.devices.get(device.0 as usize).map(|device| device.key) else {
+            return Vec::new();
+        };
+        let mut lines = Vec::new();
+        for host in &self.nodes {
+            for shard in host.process.iter().flat_map(|process| &process.shards) {
+                let explanation = shard.router().explain(key);
+                lines.push(format!("{} (node {}): {explanation:?}", host.spec.name, host.node));
+                for link in shard.links().status(self.now()) {
+                    lines.push(format!("  link {link:?}"));
+                }
+            }
+        }
+        lines
     }
 
     /// All sessions that receive, at all running nodes.
