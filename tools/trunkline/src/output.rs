@@ -1,5 +1,6 @@
 //! What the user sees: results on standard output, logs, progress and errors on standard error.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 

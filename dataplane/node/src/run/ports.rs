@@ -50,7 +50,7 @@ pub(super) fn raise_descriptor_limit(sockets_max: u32, shards: usize) {
     });
     match raised {
         Ok(granted) if granted >= wanted => {}
-        Ok(granted) => tracing::warn!(
+        Ok(granted) => tracing::info!(
             granted,
             wanted,
             "fewer descriptors than `limits.sockets_max` asks for: raise LimitNOFILE, or the node stops accepting early"

@@ -1,0 +1,232 @@
+//! A cluster of separate processes that were told only the control address and the secret.
+
+mod support;
+
+use serde_json::Value;
+use support::{Place, Running, assert_one_line_error, get, last_json, run, stderr, until};
+
+const ANY: &str = "127.0.0.1:0";
+
+struct Cluster {
+    place: Place,
+    control: Running,
+    nodes: Vec<Running>,
+}
+
+impl Cluster {
+    /// Control, and two regions with one instance each.
+    fn start() -> Cluster {
+        let place = Place::new();
+        let (data, secret) = (place.path("control"), place.path("secret"));
+        let control = Running::start(&[
+            "control",
+            "--listen",
+            ANY,
+            "--http-listen",
+            ANY,
+            "--data-dir",
+            &data,
+            "--secret-file",
+            &secret,
+            "--initial-regions",
+            "north,south",
+        ]);
+        let mut cluster = Cluster {
+            place,
+            control,
+            nodes: Vec::new(),
+        };
+        for region in ["north", "south"] {
+            cluster.node(region, &["--roles", "region", "--regions", region]);
+        }
+        cluster
+    }
+
+    fn node(&mut self, name: &str, more: &[&str]) -> &Running {
+        let (data, secret) = (self.place.path(name), self.place.path("secret"));
+        let control = self.control.address("control");
+        let mut arguments = vec!["node", "--name", name, "--control", &control];
+        arguments.extend(["--data-dir", &data, "--secret-file", &secret]);
+        arguments.extend(["--device-listen", ANY, "--peer-listen", ANY, "--http-listen", ANY]);
+        arguments.extend(more);
+        self.nodes.push(Running::start(&arguments));
+        self.nodes.last().unwrap()
+    }
+
+    /// Waits until all say that they are ready.
+    fn ready(&self) {
+        for node in &self.nodes {
+            let http = node.address("http");
+            until("a node is ready", || get(&http, "/readyz").0);
+        }
+    }
+
+    fn ask(&self, request: &[&str]) -> Value {
+        let (control, secret) = (self.control.address("control"), self.place.path("secret"));
+        let mut arguments = vec!["control"];
+        arguments.extend(request);
+        arguments.extend(["--control", &control, "--secret-file", &secret]);
+        let output = run(&arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        last_json(&output)
+    }
+
+    fn explain(&self, node: &Running, device: &str) -> Value {
+        let output = run(["explain", device, "--http", &node.address("http"), "--json"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        last_json(&output)
+    }
+}
+
+fn listen(node: &Running, device: &str) -> Running {
+    Running::start(&["listen", "--server", &node.address("device"), "--device", device])
+}
+
+#[test]
+fn a_messaging_server_takes_messages_in_and_holds_no_sessions() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.node("backend", &["--roles", "messaging"]);
+    cluster.ready();
+    let [_, _, edge, backend] = &cluster.nodes[..] else {
+        unreachable!()
+    };
+    let mut bob = listen(edge, "bob");
+    let server = backend.address("device");
+    let output = run([
+        "send", "--server", &server, "--from", "service", "--to", "bob", "--json", "hello",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(last_json(&output)["reports"][0]["way"], "region");
+    assert_eq!(bob.json()["payload"], "hello");
+    let refused = run([
+        "listen",
+        "--server",
+        &server,
+        "--device",
+        "carol",
+        "--count",
+        "1",
+        "--timeout",
+        "1s",
+    ]);
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("not_served"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_device_is_known_to_its_region_alone_also_when_it_was_assigned_before_its_first_connect() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.ready();
+    let [north, south, edge] = &cluster.nodes[..] else {
+        unreachable!()
+    };
+    for (device, region) in [("alice", "north"), ("bob", "south")] {
+        cluster.ask(&["enroll", device, "--region", region]);
+        until("the edge has the map", || {
+            cluster.explain(edge, device)["region"]["name"] == region
+        });
+    }
+    let _alice = listen(edge, "alice");
+    let _bob = listen(edge, "bob");
+    for (device, own, other) in [("alice", north, south), ("bob", south, north)] {
+        until("the region's instance knows", || {
+            !cluster.explain(own, device)["presence"].is_null()
+        });
+        assert!(cluster.explain(other, device)["presence"].is_null());
+        let seen = cluster.explain(edge, device);
+        assert_eq!(seen["instances"][0]["says"]["in_sync"], true, "{seen}");
+    }
+    let dump = cluster.ask(&["map"]).to_string();
+    assert!(dump.contains("north") && dump.contains("south"), "{dump}");
+}
+
+#[test]
+fn control_that_was_killed_goes_on_where_it_was() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.ready();
+    cluster.ask(&["enroll", "alice", "--region", "south"]);
+    let edge = &cluster.nodes[2];
+    until("the edge has the map", || {
+        cluster.explain(edge, "alice")["region"]["name"] == "south"
+    });
+    let before = cluster.explain(edge, "alice")["map_version"].as_u64().unwrap();
+    let address = cluster.control.address("control");
+    cluster.control.kill();
+    let (data, secret) = (cluster.place.path("control"), cluster.place.path("secret"));
+    let listening = [
+        "control",
+        "--listen",
+        &address,
+        "--data-dir",
+        &data,
+        "--secret-file",
+        &secret,
+    ];
+    cluster.control = Running::start(&listening);
+    let told = cluster.ask(&["where", "alice"]);
+    assert!(told.to_string().contains("south"), "{told}");
+    cluster.ask(&["enroll", "bob", "--region", "north"]);
+    let edge = &cluster.nodes[2];
+    until("the edge has a newer map", || {
+        cluster.explain(edge, "bob")["map_version"].as_u64().unwrap() > before
+    });
+}
+
+#[test]
+fn a_node_with_another_secret_is_refused_by_name() {
+    let cluster = Cluster::start();
+    let other = cluster.place.write("other", "another secret, long enough as well");
+    let data = cluster.place.path("stranger");
+    let output = run([
+        "--log",
+        "off",
+        "node",
+        "--roles",
+        "connection",
+        "--control",
+        &cluster.control.address("control"),
+        "--data-dir",
+        &data,
+        "--secret-file",
+        &other,
+        "--device-listen",
+        ANY,
+        "--peer-listen",
+        ANY,
+        "--http-listen",
+        ANY,
+    ]);
+    assert_one_line_error(&output, &["secret"]);
+}
+
+#[test]
+fn status_names_all_nodes_and_their_map_versions() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.ready();
+    let (control, secret) = (cluster.control.address("control"), cluster.place.path("secret"));
+    let arguments = ["status", "--control", &control, "--secret-file", &secret, "--json"];
+    let mut said = Value::Null;
+    until("all have the same version", || {
+        said = last_json(&run(arguments));
+        let nodes = said["nodes"].as_array().unwrap();
+        nodes.len() == 3 && nodes.iter().all(|node| node["version"] == said["version"])
+    });
+    let names: Vec<_> = said["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["name"].clone())
+        .collect();
+    assert_eq!(names, ["north", "south", "edge"]);
+    let text = run(&arguments[..arguments.len() - 1]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("edge"));
+    assert!(
+        get(&cluster.control.address("http"), "/metrics")
+            .1
+            .contains("trunkline_control_joins_total 3")
+    );
+}
