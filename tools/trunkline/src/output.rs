@@ -21,7 +21,8 @@ pub fn log_to_stderr(filter: &str, json: bool) -> anyhow::Result<()> {
         .with_context(|| format!("--log {filter}: use error, warn, info, debug, trace, or target=level"))?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json {
         subscriber.json().init();
     } else {
