@@ -62,8 +62,8 @@ pub struct Session {
     pub conn: Conn,
     /// Its device inside the cluster.
     pub key: DeviceKey,
-    /// Its device.
-    pub id: DeviceId,
+    /// Its device; `None` only while a message of its own is being routed.
+    pub id: Option<DeviceId>,
     /// Which start of the device's library.
     pub instance: Instance,
     /// The protocol version that was negotiated.
@@ -181,7 +181,7 @@ impl Sessions {
         let Opening {
             conn,
             key,
-            id,
+            id: Some(id),
             instance,
             version,
             epoch,

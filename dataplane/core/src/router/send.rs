@@ -2,7 +2,7 @@
 
 use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ErrorCode, PAYLOAD_BYTES_MAX, Report, Send};
-use trunkline_wire::id::Epoch;
+use trunkline_wire::id::{Epoch, IdRef};
 use trunkline_wire::peer::{Forward, Reply, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
 
@@ -18,6 +18,17 @@ const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
 impl Router {
     /// A device sends a message.
     pub(super) fn send(&mut self, now: Now, session: SessionRef, send: &Send<'_>, out: &mut Outbox) {
+        // The sender's name is lent while the tables change, rather than copied for each message.
+        let Some(name) = self.sessions.find(session).and_then(|sender| sender.id.take()) else {
+            return;
+        };
+        self.take_in(now, session, name.borrow(), send, out);
+        if let Some(sender) = self.sessions.find(session) {
+            sender.id = Some(name);
+        }
+    }
+
+    fn take_in(&mut self, now: Now, session: SessionRef, name: IdRef<'_>, send: &Send<'_>, out: &mut Outbox) {
         if send.payload.0.len() > PAYLOAD_BYTES_MAX {
             self.counters.rejected_too_large += 1;
             return self.device_fault(
@@ -38,14 +49,12 @@ impl Router {
             recipient,
             number: send.number.number,
         };
-        // Only to look at while the tables change: the session stays where it is.
-        let name = sender.id.clone();
         let forward = Forward {
             recipient,
             target: Target::Region { gone: Epoch::NONE },
             trail: Trail::default(),
             sender_key: id.sender_key,
-            sender: name.borrow(),
+            sender: name,
             instance: id.instance,
             number: send.number,
             ttl: send.ttl,
