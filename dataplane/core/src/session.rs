@@ -181,7 +181,7 @@ impl Sessions {
         let Opening {
             conn,
             key,
-            id: Some(id),
+            id,
             instance,
             version,
             epoch,
@@ -193,7 +193,7 @@ impl Sessions {
             generation: self.generation,
             conn,
             key,
-            id,
+            id: Some(id),
             instance,
             version,
             epoch,
