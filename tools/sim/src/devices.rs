@@ -8,6 +8,7 @@ use trunkline_client::{
 };
 use trunkline_net::sim::{SimDriver, SimOptions};
 use trunkline_wire::id::DeviceKey;
+use trunkline_wire::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::journal::{DeviceNo, MessageNo};
@@ -19,6 +20,8 @@ use crate::promise::{Checked, Promise};
 pub(crate) struct Phone {
     pub(crate) address: IpAddr,
     pub(crate) fleet: Fleet<SimDriver>,
+    /// When it was last seen paused.
+    pub(crate) stood_still: Instant,
     /// The devices by their index in the fleet.
     running: std::collections::BTreeMap<DeviceIndex, DeviceNo>,
 }
@@ -27,7 +30,7 @@ pub(crate) struct Phone {
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) key: DeviceKey,
-    phone: usize,
+    pub(crate) phone: usize,
     index: Option<DeviceIndex>,
     pub(crate) purpose: Purpose,
 }
@@ -70,7 +73,12 @@ impl Cluster {
             let id = driver.id();
             let fleet = Fleet::new(driver, self.rng.u64(..));
             let running = std::collections::BTreeMap::new();
-            self.phones.push(Phone { address, fleet, running });
+            self.phones.push(Phone {
+                address,
+                fleet,
+                stood_still: Instant::ZERO,
+                running,
+            });
             self.adopt_phone(phone as usize, id);
         }
         for device in 0..self.spec.devices {

@@ -73,6 +73,10 @@ impl Cluster {
     pub fn cut(&mut self, a: Host, b: Host, direction: Direction) {
         let names = (self.host_name(a), self.host_name(b));
         self.note(format!("between {} and {} all is lost ({direction:?})", names.0, names.1));
+        self.cut_silently(a, b, direction);
+    }
+
+    fn cut_silently(&mut self, a: Host, b: Host, direction: Direction) {
         let (a, b) = (self.address_of(a), self.address_of(b));
         if direction != Direction::Backward {
             self.cuts.insert((a, b));
@@ -88,6 +92,10 @@ impl Cluster {
     pub fn heal(&mut self, a: Host, b: Host) {
         let names = (self.host_name(a), self.host_name(b));
         self.note(format!("between {} and {} nothing is lost any more", names.0, names.1));
+        self.heal_silently(a, b);
+    }
+
+    fn heal_silently(&mut self, a: Host, b: Host) {
         let (a, b) = (self.address_of(a), self.address_of(b));
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
@@ -96,15 +104,19 @@ impl Cluster {
 
     /// Cuts a node off from control and all other nodes, not from its devices.
     pub fn isolate(&mut self, node: NodeNo) {
+        let name = self.host_name(Host::Node(node));
+        self.note(format!("{name} is cut off from control and all other nodes"));
         for other in self.others(node) {
-            self.cut(Host::Node(node), other, Direction::Both);
+            self.cut_silently(Host::Node(node), other, Direction::Both);
         }
     }
 
     /// Ends [`Cluster::isolate`].
     pub fn join(&mut self, node: NodeNo) {
+        let name = self.host_name(Host::Node(node));
+        self.note(format!("{name} is no longer cut off"));
         for other in self.others(node) {
-            self.heal(Host::Node(node), other);
+            self.heal_silently(Host::Node(node), other);
         }
     }
 

@@ -314,13 +314,14 @@ impl Ledger {
         })
     }
 
-    /// Every confirmed message whose time to live ended more than `grace` ago has its report.
-    pub(crate) fn all_resolved(&self, now: Instant, grace: Duration) -> Checked {
+    /// Every confirmed message whose time to live ended more than `grace` ago has its report, unless its sender is `excused`.
+    pub(crate) fn all_resolved(&self, now: Instant, grace: Duration, excused: impl Fn(DeviceNo) -> bool) -> Checked {
         let open = self.records.iter().position(|record| {
             record.guarantee == Guarantee::Confirmed
                 && record.report.is_none()
                 && !record.abandoned
                 && record.sent + record.ttl + grace <= now
+                && !excused(record.sender)
         });
         let Some(open) = open else { return Ok(()) };
         let (message, record) = (MessageNo(open as u32), &self.records[open]);

@@ -22,6 +22,7 @@ use crate::journal::DeviceNo;
 use crate::ledger::Totals;
 use crate::node::NodeNo;
 use crate::promise::Checked;
+use crate::watch::OVERDUE;
 
 /// How large a run is.
 #[derive(Clone, Debug)]
@@ -203,9 +204,9 @@ impl Run {
         let calm = self.cluster.now();
         self.traffic(CALM, false)?;
         let over = self.cluster.now();
-        self.cluster.run_for(Duration::from_millis(TTL_MS_MAX.into()) + REPORT_GRACE)?;
+        self.cluster.run_for(Duration::from_millis(TTL_MS_MAX.into()) + OVERDUE)?;
         let now = self.cluster.now();
-        self.cluster.ledger().all_resolved(now, REPORT_GRACE)?;
+        self.cluster.ledger().all_resolved(now, OVERDUE, |_| false)?;
         self.cluster.ledger().all_delivered(now, calm, over)?;
         self.cluster.settle(Duration::ZERO)?;
         Ok(Summary {
@@ -383,7 +384,7 @@ impl Run {
             }
             Kind::PauseDevice => {
                 let device = self.draw_device();
-                self.cluster.pause(Host::Device(device), span.min(PAUSE_DEVICE_MAX));
+                self.cluster.pause(Host::Device(device), span);
             }
             Kind::ClockJump => {
                 let node = self.draw_any()?;
@@ -431,10 +432,6 @@ const CONVERGE_MAX: Duration = Duration::from_secs(30);
 const CALM: Duration = Duration::from_secs(5);
 /// The longest time to live of a message.
 const TTL_MS_MAX: u32 = 15_000;
-/// How long after its time to live a message's report may take.
-const REPORT_GRACE: Duration = Duration::from_secs(3);
-/// A device's own pause delays the reports of its library; the checks allow for this much.
-const PAUSE_DEVICE_MAX: Duration = Duration::from_secs(5);
 /// Devices ping so often at most: half-open sessions end within the time to converge.
 const PING_MS_MIN: u32 = 2_000;
 const PING_MS_MAX: u32 = 10_000;

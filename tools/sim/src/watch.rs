@@ -49,7 +49,16 @@ impl Cluster {
         self.check_maps(now)?;
         self.check_epochs(now)?;
         self.check_winners(now)?;
-        self.ledger.all_resolved(now, OVERDUE)
+        for phone in &mut self.phones {
+            if self.site.world.is_paused(phone.address) {
+                phone.stood_still = now;
+            }
+        }
+        let excused = |device: DeviceNo| {
+            let phone = &self.phones[self.devices[device.0 as usize].phone];
+            phone.stood_still != Instant::ZERO && now.since(phone.stood_still) <= OVERDUE
+        };
+        self.ledger.all_resolved(now, OVERDUE, excused)
     }
 
     pub(crate) fn note_trouble(&mut self, now: Instant) {
@@ -268,6 +277,6 @@ impl Cluster {
 
 /// How soon after a fault between nodes they have their links again: a dial that was under way, the longest wait, another dial.
 const BACK_AFTER: Duration = Duration::from_secs(10);
-/// How long after its time to live a message may be without a report. The library gives the server two seconds; a pause of the
-/// device's own host may come on top.
-const OVERDUE: Duration = Duration::from_secs(8);
+/// How long after its time to live a message may be without a report. The library gives the server two seconds; while its own host
+/// stands still it can say nothing.
+pub(crate) const OVERDUE: Duration = Duration::from_secs(3);
