@@ -108,7 +108,11 @@ impl Cluster {
             seed,
             rng: Rng::with_seed(seed ^ 0x7472_756e_6b6c_696e),
             site,
-            nodes: nodes.into_iter().enumerate().map(|(index, spec)| NodeHost::new(spec, node_address(index))).collect(),
+            nodes: nodes
+                .into_iter()
+                .enumerate()
+                .map(|(index, spec)| NodeHost::new(spec, node_address(index)))
+                .collect(),
             control: None,
             store: MemoryStore::new(),
             phones: Vec::new(),
@@ -160,7 +164,9 @@ impl Cluster {
     /// The nodes with a role.
     pub fn nodes_where(&self, role: impl Fn(Roles) -> bool) -> Vec<NodeNo> {
         let all = self.nodes.iter().enumerate();
-        all.filter(|(_, host)| role(host.spec.roles)).map(|(index, _)| NodeNo(index)).collect()
+        all.filter(|(_, host)| role(host.spec.roles))
+            .map(|(index, _)| NodeNo(index))
+            .collect()
     }
 
     /// The connection servers.
@@ -172,12 +178,17 @@ impl Cluster {
     pub fn instances(&self, region: usize) -> Vec<NodeNo> {
         let name = region_name(region);
         let all = self.nodes.iter().enumerate();
-        all.filter(|(_, host)| host.spec.regions.contains(&name)).map(|(index, _)| NodeNo(index)).collect()
+        all.filter(|(_, host)| host.spec.regions.contains(&name))
+            .map(|(index, _)| NodeNo(index))
+            .collect()
     }
 
     /// The place of a device's region, by the map of the first node that has one.
     pub fn region_of(&self, device: DeviceNo) -> Option<usize> {
-        let shard = self.nodes.iter().find_map(|host| host.process.as_ref()?.shards.first())?;
+        let shard = self
+            .nodes
+            .iter()
+            .find_map(|host| host.process.as_ref()?.shards.first())?;
         let map = shard.router().map();
         let region = map.region_of(self.devices[device.0 as usize].key);
         let (_, region) = map.regions().find(|(id, _)| *id == region)?;
@@ -203,9 +214,13 @@ impl Cluster {
         };
         shards
             .map(|shard| {
-                of(trunkline_core::counters::Counters::NAMES, &shard.router().counters().values())
-                    + of(trunkline_core::link::LinkCounters::NAMES, &shard.links().counters().values())
-                    + of(trunkline_node::stats::ShardCounters::NAMES, &shard.counters().values())
+                of(
+                    trunkline_core::counters::Counters::NAMES,
+                    &shard.router().counters().values(),
+                ) + of(
+                    trunkline_core::link::LinkCounters::NAMES,
+                    &shard.links().counters().values(),
+                ) + of(trunkline_node::stats::ShardCounters::NAMES, &shard.counters().values())
             })
             .sum()
     }
@@ -247,7 +262,12 @@ impl Cluster {
     /// Ends the control plane, as a crash does.
     pub(crate) fn end_control(&mut self) {
         self.control = None;
-        let gone: Vec<DriverId> = self.actors.iter().filter(|(_, actor)| **actor == Actor::Control).map(|(id, _)| *id).collect();
+        let gone: Vec<DriverId> = self
+            .actors
+            .iter()
+            .filter(|(_, actor)| **actor == Actor::Control)
+            .map(|(id, _)| *id)
+            .collect();
         self.forget(&gone);
     }
 
@@ -282,7 +302,9 @@ impl Cluster {
     }
 
     fn adopt_node(&mut self, node: NodeNo) {
-        let Some(process) = &self.nodes[node.0].process else { return };
+        let Some(process) = &self.nodes[node.0].process else {
+            return;
+        };
         for (place, id) in process.drivers().enumerate() {
             let actor = match place.checked_sub(1) {
                 None => Actor::Agent(node),
@@ -393,14 +415,18 @@ impl Cluster {
         let (what, device) = self.unsettled().expect("it was just found not to be settled");
         let devices: Vec<DeviceNo> = device.into_iter().collect();
         let what = format!("after {span:?}: {what}");
-        let mut violation = self.ledger.violation(self.now(), Promise::Convergence, what, None, &devices);
+        let mut violation = self
+            .ledger
+            .violation(self.now(), Promise::Convergence, what, None, &devices);
         violation.history.extend(self.explain(device.unwrap_or(DeviceNo(0))));
         Err(violation)
     }
 
     fn turn(&mut self, id: DriverId) -> Checked {
         let now = self.now();
-        let Some(actor) = self.actors.get(&id).copied() else { return Ok(()) };
+        let Some(actor) = self.actors.get(&id).copied() else {
+            return Ok(());
+        };
         if self.site.world.is_paused(self.host_of(actor)) {
             // Its driver is named when the pause is over.
             return Ok(());
@@ -409,7 +435,9 @@ impl Cluster {
         match actor {
             Actor::Shard(node, shard) => {
                 if let Some(process) = &mut self.nodes[node.0].process {
-                    process.shards[shard].turn(Some(now)).expect("a simulated driver doesn't fail");
+                    process.shards[shard]
+                        .turn(Some(now))
+                        .expect("a simulated driver doesn't fail");
                 }
                 self.reschedule_node(node);
             }
@@ -441,7 +469,9 @@ impl Cluster {
 
     /// One shard's turn may leave mail for another: all are asked.
     fn reschedule_node(&mut self, node: NodeNo) {
-        let Some(process) = &mut self.nodes[node.0].process else { return };
+        let Some(process) = &mut self.nodes[node.0].process else {
+            return;
+        };
         let deadlines: Vec<(DriverId, Instant)> = process.deadlines().collect();
         for (id, deadline) in deadlines {
             self.set_deadline(id, deadline);
@@ -477,7 +507,11 @@ fn node_specs(spec: &Spec) -> Vec<NodeSpec> {
     for region in 0..spec.regions {
         for instance in 0..spec.instances {
             let roles = Roles { region: true, ..none };
-            add(format!("{}-{instance}", region_name(region)), roles, vec![region_name(region)]);
+            add(
+                format!("{}-{instance}", region_name(region)),
+                roles,
+                vec![region_name(region)],
+            );
         }
     }
     for server in 0..spec.servers {
@@ -489,7 +523,10 @@ fn node_specs(spec: &Spec) -> Vec<NodeSpec> {
         add(format!("server-{server}"), roles, Vec::new());
     }
     for node in 0..spec.messaging {
-        let roles = Roles { messaging: true, ..none };
+        let roles = Roles {
+            messaging: true,
+            ..none
+        };
         add(format!("messaging-{node}"), roles, Vec::new());
     }
     nodes

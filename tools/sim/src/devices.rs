@@ -128,7 +128,10 @@ impl Cluster {
         } else {
             start.servers.clone()
         };
-        let servers: Arc<[SocketAddr]> = servers.iter().filter_map(|node| self.nodes[node.0].device_address()).collect();
+        let servers: Arc<[SocketAddr]> = servers
+            .iter()
+            .filter_map(|node| self.nodes[node.0].device_address())
+            .collect();
         // 0 is nobody's instance; a library draws 64 bits.
         let instance = Instance(self.rng.u64(1..));
         let mut options = DeviceOptions::new(servers, id_of(device), instance);
@@ -172,7 +175,10 @@ impl Cluster {
         }
         let (message, payload) = self.ledger.draft(bytes);
         let id = id_of(recipient);
-        let taken = self.phones[phone].fleet.send(index, id.borrow(), payload, ttl, guarantee).ok()?;
+        let taken = self.phones[phone]
+            .fleet
+            .send(index, id.borrow(), payload, ttl, guarantee)
+            .ok()?;
         self.ledger
             .sent(now, message, sender, recipient, taken.number, bytes, ttl, guarantee);
         self.reschedule_phone(phone);
@@ -204,7 +210,9 @@ impl Cluster {
             }
         }
         self.reschedule_phone(phone);
-        suspects.into_iter().try_for_each(|message| self.offline_is_true(message))
+        suspects
+            .into_iter()
+            .try_for_each(|message| self.offline_is_true(message))
     }
 
     fn reschedule_phone(&mut self, phone: usize) {

@@ -72,7 +72,10 @@ impl Cluster {
     /// Loses everything between two hosts that goes in a direction.
     pub fn cut(&mut self, a: Host, b: Host, direction: Direction) {
         let names = (self.host_name(a), self.host_name(b));
-        self.note(format!("between {} and {} all is lost ({direction:?})", names.0, names.1));
+        self.note(format!(
+            "between {} and {} all is lost ({direction:?})",
+            names.0, names.1
+        ));
         self.cut_silently(a, b, direction);
     }
 
@@ -158,7 +161,10 @@ impl Cluster {
         self.cuts.clear();
         self.site.world.heal_all();
         let hosts = (0..self.nodes.len()).map(|node| Host::Node(NodeNo(node)));
-        let hosts: Vec<Host> = hosts.chain([Host::Control]).chain(self.devices().map(Host::Device)).collect();
+        let hosts: Vec<Host> = hosts
+            .chain([Host::Control])
+            .chain(self.devices().map(Host::Device))
+            .collect();
         let now = self.now();
         for host in hosts {
             let address = self.address_of(host);

@@ -116,9 +116,9 @@ impl Journal {
             | Entry::Ended { device }
             | Entry::Welcomed { device, .. }
             | Entry::Disconnected { device, .. } => devices.contains(device),
-            Entry::Sent { message: of, .. } | Entry::Shown { message: of, .. } | Entry::Reported { message: of, .. } => {
-                Some(*of) == message
-            }
+            Entry::Sent { message: of, .. }
+            | Entry::Shown { message: of, .. }
+            | Entry::Reported { message: of, .. } => Some(*of) == message,
             Entry::Cluster(_) => true,
         };
         let told = self.entries.iter().filter(|(_, entry)| concerns(entry));

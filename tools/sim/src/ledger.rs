@@ -224,7 +224,10 @@ impl Ledger {
 
     /// A user was shown a message.
     pub(crate) fn shown(&mut self, now: Instant, device: DeviceNo, shown: &Message) -> Checked {
-        let message = shown.payload.first_chunk().map(|bytes| MessageNo(u32::from_le_bytes(*bytes)));
+        let message = shown
+            .payload
+            .first_chunk()
+            .map(|bytes| MessageNo(u32::from_le_bytes(*bytes)));
         let Some((message, record)) = message.and_then(|m| Some((m, self.records.get(m.0 as usize)?))) else {
             let what = format!("{device} was shown a message that nobody sent: {shown:?}");
             return Err(self.violation(now, Promise::NoInvention, what, None, &[device]));
@@ -237,7 +240,10 @@ impl Ledger {
         let named = (number_of(&shown.sender), shown.instance, device, shown.number);
         let is_meant = named == (Some(record.sender), record.instance, record.recipient, record.number);
         if !is_meant || shown.payload != payload(message, record.bytes) {
-            let what = format!("{message}, from {} to {}, was shown to {device}, or altered", devices[0], devices[1]);
+            let what = format!(
+                "{message}, from {} to {}, was shown to {device}, or altered",
+                devices[0], devices[1]
+            );
             return Err(self.violation(now, Promise::NoMisdelivery, what, Some(message), &devices));
         }
         let Some(instance) = self.device(device).instance else {
@@ -269,7 +275,10 @@ impl Ledger {
         let name = |ledger: &Ledger| {
             let instance = ledger.device(device).instance?;
             let recipient = number_of(&report.id.recipient)?;
-            ledger.names.get(&(device, instance, recipient, report.id.number)).copied()
+            ledger
+                .names
+                .get(&(device, instance, recipient, report.id.number))
+                .copied()
         };
         let Some(message) = name(self) else {
             let what = format!("{device} was told of a message that it didn't send: {report:?}");
@@ -307,7 +316,10 @@ impl Ledger {
 
     /// Whether the recipient was connected all the time, as its library sees it, at a server that the region could reach.
     fn was_connected(&self, record: &Record) -> bool {
-        let known = self.devices.get(record.recipient.0 as usize).and_then(|known| known.session);
+        let known = self
+            .devices
+            .get(record.recipient.0 as usize)
+            .and_then(|known| known.session);
         known.is_some_and(|(epoch, since, node)| {
             let disturbed = self.disturbed.get(&node).is_some_and(|until| *until > record.sent);
             epoch.some().is_some() && since <= record.sent && !disturbed
@@ -333,7 +345,10 @@ impl Ledger {
     /// Every confirmed message that was sent between `from` and `to`, when nothing was wrong, was delivered if its recipient was there.
     pub(crate) fn all_delivered(&self, now: Instant, from: Instant, to: Instant) -> Checked {
         let undelivered = self.records.iter().enumerate().find(|(_, record)| {
-            let there = self.devices.get(record.recipient.0 as usize).and_then(|known| known.session);
+            let there = self
+                .devices
+                .get(record.recipient.0 as usize)
+                .and_then(|known| known.session);
             record.guarantee == Guarantee::Confirmed
                 && !record.abandoned
                 && (from..=to).contains(&record.sent)
@@ -348,7 +363,13 @@ impl Ledger {
             "{message} was sent long after the last fault to a connected device, and its report is {:?}",
             record.report
         );
-        Err(self.violation(now, Promise::NoBlackout, what, Some(message), &[record.sender, record.recipient]))
+        Err(self.violation(
+            now,
+            Promise::NoBlackout,
+            what,
+            Some(message),
+            &[record.sender, record.recipient],
+        ))
     }
 
     /// A promise is broken.

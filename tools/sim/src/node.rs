@@ -122,7 +122,11 @@ impl NodeHost {
     /// Gives the agent a turn; true if there are shards now that were not there before.
     pub(crate) fn agent_turn(&mut self, site: &Site, now: Instant) -> bool {
         let Some(process) = &mut self.process else { return false };
-        let sessions = process.shards.iter().map(|shard| shard.router().sessions() as u64).sum();
+        let sessions = process
+            .shards
+            .iter()
+            .map(|shard| shard.router().sessions() as u64)
+            .sum();
         process.agent.set_sessions(sessions);
         process.agent.turn(Some(now)).expect("a simulated driver doesn't fail");
         for news in process.agent.news() {
@@ -186,7 +190,10 @@ impl Process {
     /// When each is due, in the order of [`Process::drivers`].
     pub(crate) fn deadlines(&mut self) -> impl Iterator<Item = (DriverId, Instant)> {
         let agent = (self.agent.driver().id(), self.agent.deadline());
-        let shards = self.shards.iter_mut().map(|shard| (shard.driver().id(), shard.deadline()));
+        let shards = self
+            .shards
+            .iter_mut()
+            .map(|shard| (shard.driver().id(), shard.deadline()));
         std::iter::once(agent).chain(shards)
     }
 
@@ -196,4 +203,3 @@ impl Process {
         versions.min().unwrap_or(0)
     }
 }
-

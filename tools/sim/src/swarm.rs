@@ -204,7 +204,8 @@ impl Run {
         let calm = self.cluster.now();
         self.traffic(CALM, false)?;
         let over = self.cluster.now();
-        self.cluster.run_for(Duration::from_millis(TTL_MS_MAX.into()) + OVERDUE)?;
+        self.cluster
+            .run_for(Duration::from_millis(TTL_MS_MAX.into()) + OVERDUE)?;
         let now = self.cluster.now();
         self.cluster.ledger().all_resolved(now, OVERDUE, |_| false)?;
         self.cluster.ledger().all_delivered(now, calm, over)?;
@@ -225,7 +226,11 @@ impl Run {
     fn traffic(&mut self, span: Duration, faulty: bool) -> Checked {
         let end = self.cluster.now() + span;
         let mut message_at = self.cluster.now() + self.some(self.message_every);
-        let mut fault_at = if faulty { self.cluster.now() + self.some(self.fault_every) } else { Instant::NEVER };
+        let mut fault_at = if faulty {
+            self.cluster.now() + self.some(self.fault_every)
+        } else {
+            Instant::NEVER
+        };
         loop {
             let end_at = self.ends.first_key_value().map_or(Instant::NEVER, |((at, _), _)| *at);
             self.cluster.run_until(message_at.min(fault_at).min(end_at).min(end))?;
@@ -276,13 +281,21 @@ impl Run {
                 0 => self.rng.usize(..20_000),
                 _ => self.rng.usize(..200),
             };
-            let guarantee = if self.rng.u32(..8) == 0 { Guarantee::FireAndForget } else { Guarantee::Confirmed };
+            let guarantee = if self.rng.u32(..8) == 0 {
+                Guarantee::FireAndForget
+            } else {
+                Guarantee::Confirmed
+            };
             self.cluster.send(sender, recipient, bytes, ttl, guarantee);
         }
     }
 
     fn draw_start(&mut self, device: DeviceNo) -> Start {
-        let purpose = if device.0 % 10 == 9 { Purpose::SendOnly } else { Purpose::Full };
+        let purpose = if device.0 % 10 == 9 {
+            Purpose::SendOnly
+        } else {
+            Purpose::Full
+        };
         Start {
             servers: Vec::new(),
             purpose,
@@ -334,7 +347,11 @@ impl Run {
     /// `None` if there is nobody to suffer it.
     fn inflict(&mut self, kind: Kind) -> Option<()> {
         let span = self.draw_span();
-        let death = if self.rng.u32(..4) == 0 { Death::Silent } else { Death::Visible };
+        let death = if self.rng.u32(..4) == 0 {
+            Death::Silent
+        } else {
+            Death::Visible
+        };
         match kind {
             Kind::KillInstance | Kind::KillServer => {
                 let node = self.draw_node(kind == Kind::KillInstance)?;
@@ -353,7 +370,11 @@ impl Run {
                 if a == b {
                     return None;
                 }
-                let direction = if kind == Kind::Cut { Direction::Both } else { Direction::Forward };
+                let direction = if kind == Kind::Cut {
+                    Direction::Both
+                } else {
+                    Direction::Forward
+                };
                 let with_control = self.rng.u32(..6) == 0;
                 let b = if with_control { Host::Control } else { Host::Node(b) };
                 self.cluster.cut(Host::Node(a), b, direction);
@@ -362,7 +383,9 @@ impl Run {
             Kind::CutDevice => {
                 let device = self.draw_device();
                 let node = self.cluster.connected_at(device)?;
-                let direction = self.rng.choice([Direction::Both, Direction::Forward, Direction::Backward])?;
+                let direction = self
+                    .rng
+                    .choice([Direction::Both, Direction::Forward, Direction::Backward])?;
                 let (a, b) = (Host::Device(device), Host::Node(node));
                 self.cluster.cut(a, b, direction);
                 self.end_in(span, End::Heal(a, b));
@@ -374,12 +397,20 @@ impl Run {
             }
             Kind::Reset => {
                 let node = self.draw_any()?;
-                let host = if self.rng.bool() { Host::Node(node) } else { Host::Device(self.draw_device()) };
+                let host = if self.rng.bool() {
+                    Host::Node(node)
+                } else {
+                    Host::Device(self.draw_device())
+                };
                 self.cluster.reset(host);
             }
             Kind::Pause => {
                 let node = self.draw_any()?;
-                let host = if self.rng.u32(..6) == 0 { Host::Control } else { Host::Node(node) };
+                let host = if self.rng.u32(..6) == 0 {
+                    Host::Control
+                } else {
+                    Host::Node(node)
+                };
                 self.cluster.pause(host, span);
             }
             Kind::PauseDevice => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use trunkline_client::Purpose;
 use trunkline_core::constants::{FENCING, GONE_AFTER, TOMBSTONE};
+use trunkline_core::link::LinkStatus;
+use trunkline_net::driver::Driver;
 use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
 use trunkline_wire::time::Instant;
 
@@ -104,7 +106,8 @@ impl Cluster {
                             let what = format!("{} stores {epoch} after {before}", host.spec.name);
                             let devices: Vec<DeviceNo> = self.device_of(device).into_iter().collect();
                             let violation =
-                                self.ledger.violation(now, Promise::EpochsNeverGoBack, what, None, &devices);
+                                self.ledger
+                                    .violation(now, Promise::EpochsNeverGoBack, what, None, &devices);
                             return Err(violation);
                         }
                     }
@@ -116,12 +119,17 @@ impl Cluster {
 
     fn check_winners(&mut self, now: Instant) -> Checked {
         let sessions = self.sessions();
-        self.watch.doubled.retain(|device, _| sessions.get(device).is_some_and(|all| all.len() > 1));
+        self.watch
+            .doubled
+            .retain(|device, _| sessions.get(device).is_some_and(|all| all.len() > 1));
         for (device, all) in sessions.iter().filter(|(_, all)| all.len() > 1) {
             let since = *self.watch.doubled.entry(*device).or_insert(now);
             let calm_since = self.watch.troubled + BACK_AFTER;
             if now.since(since.max(calm_since)) > FENCING + CHECK_INTERVAL {
-                let all: Vec<String> = all.iter().map(|(epoch, node)| format!("{epoch} at {}", self.name(*node))).collect();
+                let all: Vec<String> = all
+                    .iter()
+                    .map(|(epoch, node)| format!("{epoch} at {}", self.name(*node)))
+                    .collect();
                 let what = format!("a device has had several sessions for too long: {}", all.join(", "));
                 let devices: Vec<DeviceNo> = self.device_of(*device).into_iter().collect();
                 return Err(self.ledger.violation(now, Promise::OneWinner, what, None, &devices));
@@ -138,13 +146,21 @@ impl Cluster {
             return Ok(());
         };
         let key = self.devices[recipient.0 as usize].key;
-        let live = self.sessions().remove(&key).is_some_and(|all| all.iter().any(|(live, _)| *live == epoch));
+        let live = self
+            .sessions()
+            .remove(&key)
+            .is_some_and(|all| all.iter().any(|(live, _)| *live == epoch));
         if !live {
             return Ok(());
         }
         let what = format!("{message} was reported offline, with {recipient} connected as {epoch}");
-        let mut violation =
-            self.ledger.violation(self.now(), Promise::NoBlackout, what, Some(message), &[sender, recipient]);
+        let mut violation = self.ledger.violation(
+            self.now(),
+            Promise::NoBlackout,
+            what,
+            Some(message),
+            &[sender, recipient],
+        );
         violation.history.extend(self.explain(recipient));
         Err(violation)
     }
@@ -180,15 +196,56 @@ impl Cluster {
         sessions
     }
 
+    /// A device's sessions, wherever they are.
+    pub fn sessions_of(&mut self, device: DeviceNo) -> Vec<(Epoch, NodeNo)> {
+        let key = self.devices[device.0 as usize].key;
+        self.sessions().remove(&key).unwrap_or_default()
+    }
+
+    /// The session by which an instance knows a device.
+    pub fn presence_at(&self, node: NodeNo, device: DeviceNo) -> Option<Epoch> {
+        let key = self.devices[device.0 as usize].key;
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        shards.filter_map(|shard| shard.router().explain(key).presence).max()
+    }
+
+    /// A node's links, of all its shards.
+    pub fn links(&self, node: NodeNo) -> Vec<LinkStatus> {
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        shards.flat_map(|shard| shard.links().status(self.now())).collect()
+    }
+
+    /// Sockets of a node's shards: those of devices and of links.
+    pub fn sockets(&self, node: NodeNo) -> usize {
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        shards.map(|shard| shard.driver().open()).sum()
+    }
+
+    /// The version of the map that all shards of a node have; 0 if it doesn't run.
+    pub fn map_version(&self, node: NodeNo) -> u64 {
+        self.nodes[node.0]
+            .process
+            .as_ref()
+            .map_or(0, |process| process.map_version())
+    }
+
     /// The first thing by which the cluster differs from one that has come to rest, and the device concerned.
     pub fn unsettled(&mut self) -> Option<(String, Option<DeviceNo>)> {
         let sessions = self.sessions();
-        self.unready().map(|what| (what, None)).or_else(|| self.unagreed(&sessions)).or_else(|| self.unmet(&sessions))
+        self.unready()
+            .map(|what| (what, None))
+            .or_else(|| self.unagreed(&sessions))
+            .or_else(|| self.unmet(&sessions))
     }
 
     /// A node without its links, streams or maps.
     fn unready(&self) -> Option<String> {
-        let running: BTreeSet<_> = self.nodes.iter().filter(|host| host.process.is_some()).map(|host| host.node).collect();
+        let running: BTreeSet<_> = self
+            .nodes
+            .iter()
+            .filter(|host| host.process.is_some())
+            .map(|host| host.node)
+            .collect();
         for host in &self.nodes {
             let Some(process) = &host.process else { continue };
             let name = &host.spec.name;
@@ -197,7 +254,9 @@ impl Cluster {
             }
             let (version, published) = (process.map_version(), self.control_version());
             if self.control_runs() && version != published {
-                return Some(format!("{name} uses map version {version}, and control publishes {published}"));
+                return Some(format!(
+                    "{name} uses map version {version}, and control publishes {published}"
+                ));
             }
             for shard in &process.shards {
                 if let Some(node) = shard.links().missing().find(|node| running.contains(node)) {
@@ -217,15 +276,22 @@ impl Cluster {
     /// An instance that knows something else than there is.
     fn unagreed(&self, sessions: &Sessions) -> Option<(String, Option<DeviceNo>)> {
         if let Some((device, all)) = sessions.iter().find(|(_, all)| all.len() > 1) {
-            return Some((format!("there are {} sessions of one device", all.len()), self.device_of(*device)));
+            return Some((
+                format!("there are {} sessions of one device", all.len()),
+                self.device_of(*device),
+            ));
         }
         for (index, host) in self.nodes.iter().enumerate() {
             let Some(process) = &host.process else { continue };
             let map = process.shards.first()?.router().map();
-            for (region, served) in map.regions().filter(|(_, region)| region.instances.contains(&host.node)) {
+            for (region, served) in map
+                .regions()
+                .filter(|(_, region)| region.instances.contains(&host.node))
+            {
                 let shards = process.shards.iter();
-                let known: BTreeMap<DeviceKey, Epoch> =
-                    shards.flat_map(|shard| shard.router().presence(region).into_iter().flatten()).collect();
+                let known: BTreeMap<DeviceKey, Epoch> = shards
+                    .flat_map(|shard| shard.router().presence(region).into_iter().flatten())
+                    .collect();
                 let live = sessions.iter().filter(|(device, _)| map.region_of(**device) == region);
                 let live: BTreeMap<DeviceKey, Epoch> = live.map(|(device, all)| (*device, all[0].0)).collect();
                 if known != live {
