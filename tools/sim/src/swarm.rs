@@ -15,7 +15,7 @@ use trunkline_client::{Guarantee, Purpose, TtlMs};
 use trunkline_net::sim::{Death, Direction};
 use trunkline_wire::time::Instant;
 
-use crate::cluster::{Cluster, Spec};
+use crate::cluster::{CHECK_INTERVAL, Cluster, Spec};
 use crate::devices::Start;
 use crate::faults::Host;
 use crate::journal::DeviceNo;
@@ -196,10 +196,15 @@ impl Run {
         self.cluster.heal_all();
         self.start_devices();
         let healed = self.cluster.now();
-        self.traffic(CONVERGE_MAX / 2, false)?;
-        let left = (healed + CONVERGE_MAX).since(self.cluster.now());
-        self.cluster.settle(left)?;
+        while self.cluster.unsettled().is_some() && self.cluster.now() < healed + CONVERGE_MAX {
+            self.traffic(CHECK_INTERVAL, false)?;
+        }
+        self.cluster.settle(Duration::ZERO)?;
         let settled_in = self.cluster.now().since(healed);
+        // A connection that both ends take for open may still find out that it isn't.
+        let left = (healed + CONVERGE_MAX / 2).since(self.cluster.now());
+        self.traffic(left, false)?;
+        self.cluster.settle((healed + CONVERGE_MAX).since(self.cluster.now()))?;
         // What is sent from here on has nothing in its way.
         let calm = self.cluster.now();
         self.traffic(CALM, false)?;

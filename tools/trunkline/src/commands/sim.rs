@@ -1,13 +1,346 @@
-//! `trunkline sim`: in the making.
+//! `trunkline sim`: whole clusters in virtual time, under faults, by seed.
 
-/// In the making.
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::{Value, json};
+use trunkline_sim::Violation;
+use trunkline_sim::swarm::{self, Options, Summary};
+
+use crate::output::Progress;
+
+/// Plays whole clusters in virtual time: the deployed code, with traffic and faults drawn from a seed, held against the promises.
+///
+/// A seed is a whole run: the same seed makes the same trace, on any machine.
 #[derive(clap::Args)]
-pub struct Args {}
+#[command(after_help = "Examples:
+  trunkline sim --seed 42                what happened, and the hash of its trace
+  trunkline sim --seed 42 --story        the same, line by line
+  trunkline sim --seeds 1000             seeds 1 to 1000, on all cores
+  trunkline sim --minutes 10 --seed 5000 seed 5000 and on, for ten minutes")]
+pub struct Args {
+    /// The seed, or the first of several.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Plays so many seeds.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: Option<u64>,
+    /// Plays seeds for so many minutes.
+    #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    minutes: Option<u64>,
+    /// Devices of each cluster.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=2_000))]
+    devices: u32,
+    /// For how long each cluster has faults, in virtual time; it is then healed, and must come to rest.
+    #[arg(long, default_value = "30s", value_parser = super::duration)]
+    faulty: Duration,
+    /// Prints everything that happened in a single seed.
+    #[arg(long, conflicts_with_all = ["seeds", "minutes", "json"])]
+    story: bool,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
 
-/// In the making.
+/// Plays what is asked for.
 ///
 /// # Errors
-/// Always.
-pub fn run(_: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("in the making")
+/// If a promise was broken; the line names the seed, and how to play it again.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    name_the_seed_of_a_panic();
+    match (args.seeds, args.minutes) {
+        (None, None) => one(args),
+        _ => many(args),
+    }
+}
+
+fn options(args: &Args, seed: u64) -> Options {
+    Options {
+        devices: args.devices,
+        faulty: args.faulty,
+        ..Options::new(seed)
+    }
+}
+
+thread_local! {
+    /// The seed that this thread plays.
+    static PLAYING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// A failed assertion of ours ends the process: it shall say which seed it was.
+fn name_the_seed_of_a_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if let Some(seed) = PLAYING.get() {
+            eprintln!("seed {seed} panicked; play it again with: trunkline sim --seed {seed}");
+        }
+    }));
+}
+
+fn play<T>(seed: u64, play: impl FnOnce() -> T) -> T {
+    PLAYING.set(Some(seed));
+    // The nodes of a simulated cluster complain of its faults, thousands of times.
+    let played = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), play);
+    PLAYING.set(None);
+    played
+}
+
+fn one(args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let options = options(args, args.seed);
+    let played = if args.story {
+        let (played, story) = play(args.seed, || swarm::run_with_story(&options));
+        for line in story {
+            println!("{line}");
+        }
+        played
+    } else {
+        play(args.seed, || swarm::run(&options))
+    };
+    match played {
+        Ok(summary) => {
+            let seconds = started.elapsed().as_secs_f64();
+            if args.json {
+                println!("{}", summary_json(&summary, seconds));
+            } else {
+                print!("{}", text(&summary, seconds));
+            }
+            Ok(())
+        }
+        Err(violation) => {
+            if args.json {
+                println!(
+                    "{}",
+                    json!({ "seed": args.seed, "failed": [violation_json(&violation)] })
+                );
+            }
+            Err(broken(args, &violation))
+        }
+    }
+}
+
+/// Prints the history, and makes the one line of the error.
+fn broken(args: &Args, violation: &Violation) -> anyhow::Error {
+    if !args.json {
+        eprintln!("{violation}");
+    }
+    let size = options_said(args);
+    anyhow::anyhow!(
+        "seed {}: promise {} ({}) was broken; play it again with: trunkline sim --seed {}{size} --story",
+        violation.seed,
+        violation.promise.number(),
+        violation.promise.name(),
+        violation.seed,
+    )
+}
+
+/// The flags that a replay needs besides the seed.
+fn options_said(args: &Args) -> String {
+    let usual = Options::new(args.seed);
+    let mut said = String::new();
+    if args.devices != usual.devices {
+        said += &format!(" --devices {}", args.devices);
+    }
+    if args.faulty != usual.faulty {
+        said += &format!(" --faulty {}ms", args.faulty.as_millis());
+    }
+    said
+}
+
+/// What all seeds together came to.
+#[derive(Default)]
+struct Sum {
+    played: u64,
+    virtual_time: Duration,
+    sent: u64,
+    reported: u64,
+    faults: u64,
+    turns: u64,
+    /// The longest time from the last fault to rest.
+    settled_in: Duration,
+    /// Trace hashes, by seed.
+    traces: Vec<(u64, u64)>,
+    broken: Vec<Violation>,
+}
+
+impl Sum {
+    fn add(&mut self, summary: &Summary) {
+        self.virtual_time += summary.span;
+        self.sent += summary.totals.sent;
+        self.reported += summary.totals.outcomes.values().sum::<u64>();
+        self.faults += summary.faults.values().sum::<u64>();
+        self.turns += summary.turns;
+        self.settled_in = self.settled_in.max(summary.settled_in);
+        self.traces.push((summary.seed, summary.trace_hash));
+    }
+
+    /// One number for all traces, in the order of their seeds.
+    fn trace_hash(&self) -> u64 {
+        let hashes = self.traces.iter().map(|(_, hash)| *hash);
+        hashes.fold(0, |sum: u64, hash| {
+            sum.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash
+        })
+    }
+}
+
+fn many(args: &Args) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let deadline = args.minutes.map(|minutes| started + Duration::from_secs(minutes * 60));
+    let end = args.seeds.map_or(u64::MAX, |seeds| args.seed.saturating_add(seeds));
+    let mut sum = Sum::default();
+    let (next, stop) = (AtomicU64::new(args.seed), AtomicBool::new(false));
+    let (sender, results) = mpsc::channel();
+    let total = args.seeds.unwrap_or_else(|| args.minutes.unwrap_or_default() * 60);
+    let mut progress = Progress::new(if args.seeds.is_some() { "seeds" } else { "seconds" }, total as usize);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let (next, stop, sender) = (&next, &stop, sender.clone());
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end || sender.send(play(seed, || swarm::run(&options(args, seed)))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for played in results {
+            sum.played += 1;
+            match played {
+                Ok(summary) => sum.add(&summary),
+                Err(violation) => {
+                    // The others finish the seed that they are at.
+                    stop.store(true, Ordering::Relaxed);
+                    sum.broken.push(*violation);
+                }
+            }
+            let position = if args.seeds.is_some() {
+                sum.played
+            } else {
+                started.elapsed().as_secs()
+            };
+            progress.at(position as usize);
+        }
+    });
+    progress.end();
+    sum.traces.sort_unstable();
+    sum.broken.sort_by_key(|violation| violation.seed);
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        println!("{}", sum_json(args, &sum, seconds));
+    } else {
+        println!(
+            "{} seeds from {}: {} messages, {} reports, {} faults, {:.0} s of virtual time in {seconds:.1} s \
+             ({:.0} times real time)",
+            sum.played,
+            args.seed,
+            sum.sent,
+            sum.reported,
+            sum.faults,
+            sum.virtual_time.as_secs_f64(),
+            sum.virtual_time.as_secs_f64() / seconds.max(1e-9),
+        );
+        println!(
+            "at rest {:?} after the last fault at the latest; trace {:016x}",
+            sum.settled_in,
+            sum.trace_hash()
+        );
+    }
+    match sum.broken.as_slice() {
+        [] => Ok(()),
+        [violation] => Err(broken(args, violation)),
+        [violation, rest @ ..] => {
+            let seeds: Vec<String> = rest.iter().map(|violation| violation.seed.to_string()).collect();
+            bail!("{}; and seeds {}", broken(args, violation), seeds.join(", "))
+        }
+    }
+}
+
+fn violation_json(violation: &Violation) -> Value {
+    json!({
+        "seed": violation.seed,
+        "promise": violation.promise.number(),
+        "name": violation.promise.name(),
+        "at_us": violation.at.micros(),
+        "what": violation.what,
+        "history": violation.history,
+    })
+}
+
+fn sum_json(args: &Args, sum: &Sum, seconds: f64) -> Value {
+    json!({
+        "seed": args.seed,
+        "seeds": sum.played,
+        "failed": sum.broken.iter().map(violation_json).collect::<Vec<_>>(),
+        "trace_hash": format!("{:016x}", sum.trace_hash()),
+        "messages": sum.sent,
+        "reported": sum.reported,
+        "faults": sum.faults,
+        "turns": sum.turns,
+        "settled_in_ms": sum.settled_in.as_millis() as u64,
+        "virtual_seconds": sum.virtual_time.as_secs_f64(),
+        "seconds": seconds,
+    })
+}
+
+fn summary_json(summary: &Summary, seconds: f64) -> Value {
+    let totals = &summary.totals;
+    json!({
+        "seed": summary.seed,
+        "failed": [],
+        "trace_hash": format!("{:016x}", summary.trace_hash),
+        "messages": totals.sent,
+        "confirmed": totals.confirmed,
+        "shown": totals.shown,
+        "late": totals.late,
+        "outcomes": totals.outcomes,
+        "ways": totals.ways,
+        "welcomes": totals.welcomes,
+        "disconnects": totals.losses,
+        "faults": summary.faults,
+        "turns": summary.turns,
+        "events": summary.events,
+        "settled_in_ms": summary.settled_in.as_millis() as u64,
+        "virtual_seconds": summary.span.as_secs_f64(),
+        "seconds": seconds,
+    })
+}
+
+/// For people.
+fn text(summary: &Summary, seconds: f64) -> String {
+    let list = |counts: &std::collections::BTreeMap<&'static str, u64>| {
+        let all: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        all.join(", ")
+    };
+    let totals = &summary.totals;
+    let span = summary.span.as_secs_f64();
+    format!(
+        "seed {}: no promise was broken; trace {:016x}\n\
+         virtual time  {span:.1} s in {seconds:.2} s ({:.0} times real time), {} turns\n\
+         faults        {}\n\
+         messages      {} sent, {} of them confirmed; {} shown, {} of them late\n\
+         reports       {}\n\
+         ways          {}\n\
+         devices       {} welcomes, {} disconnects\n\
+         at rest       {:.2} s after the last fault\n",
+        summary.seed,
+        summary.trace_hash,
+        span / seconds.max(1e-9),
+        summary.turns,
+        list(&summary.faults),
+        totals.sent,
+        totals.confirmed,
+        totals.shown,
+        totals.late,
+        list(&totals.outcomes),
+        list(&totals.ways),
+        totals.welcomes,
+        totals.losses,
+        summary.settled_in.as_secs_f64(),
+    )
 }
