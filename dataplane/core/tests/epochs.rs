@@ -64,6 +64,8 @@ fn the_owner_mints_above_its_clock_and_above_what_was_presented() {
         "{second} is above {first}, although its server's clock is an hour behind"
     );
     assert_eq!(second.node, node(C));
+    let raised = cluster.router(C).counters().sessions_raised;
+    assert_eq!(raised, 0, "what was presented was enough, without asking the region");
 }
 
 #[test]

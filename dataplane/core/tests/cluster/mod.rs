@@ -258,6 +258,12 @@ impl Cluster {
         self.links.get_mut(&(from, to)).unwrap().held = true;
     }
 
+    /// What is on its way from `from` to `to` is lost; the link stays.
+    pub fn lose(&mut self, from: usize, to: usize) {
+        self.carry_out(from);
+        self.links.get_mut(&(from, to)).unwrap().frames.clear();
+    }
+
     pub fn let_go(&mut self, from: usize, to: usize) {
         self.links.get_mut(&(from, to)).unwrap().held = false;
     }
