@@ -11,7 +11,6 @@
 //! two sockets.
 
 mod accept;
-mod doorbell;
 mod options;
 mod socket;
 
@@ -26,11 +25,11 @@ use socket2::{Domain, Protocol, Type};
 use trunkline_wire::time::Instant;
 
 use self::accept::Listeners;
-use self::doorbell::Doorbell;
 pub use self::options::Options;
 use self::socket::{Phase, Receive, Send, close_gently};
 use crate::buffers::Pools;
 use crate::clock;
+use crate::doorbell::Doorbell;
 use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 use crate::ready::ReadyLists;
 use crate::slots::Slots;
@@ -57,7 +56,7 @@ pub struct EpollDriver {
     options: Options,
     poll: mio::Poll,
     events: mio::Events,
-    doorbell: Arc<Doorbell>,
+    doorbell: Arc<Doorbell<mio::Waker>>,
     sockets: Slots<socket::Socket>,
     listeners: Listeners,
     pools: Pools,
@@ -83,7 +82,7 @@ impl EpollDriver {
             "slots must leave a bit to the listeners"
         );
         let poll = mio::Poll::new()?;
-        let doorbell = Arc::new(Doorbell::new(poll.registry(), DOORBELL)?);
+        let doorbell = Arc::new(Doorbell::new(mio::Waker::new(poll.registry(), DOORBELL)?));
         let pools = Pools::new(
             (options.device_buffers, options.device_buffer_bytes),
             (options.link_buffers, options.link_buffer_bytes),

@@ -11,6 +11,7 @@
 
 mod buffers;
 mod clock;
+mod doorbell;
 pub mod driver;
 pub mod epoll;
 pub mod framing;
@@ -19,3 +20,5 @@ mod ready;
 pub mod sim;
 mod slots;
 pub mod table;
+#[cfg(target_os = "linux")]
+pub mod uring;

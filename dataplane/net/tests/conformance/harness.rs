@@ -66,6 +66,11 @@ pub trait Harness: Sized {
     type Driver: Driver;
     type Peer: Peer;
 
+    /// Why this kind can't be checked on this machine, if it can't.
+    fn unusable() -> Option<String> {
+        None
+    }
+
     fn new(seed: u64) -> Self;
 
     fn driver(&self, bounds: Bounds) -> Self::Driver;

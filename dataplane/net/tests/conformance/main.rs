@@ -24,12 +24,17 @@ mod mutant;
 mod os;
 mod rig;
 mod sim;
+mod uring;
 
 use harness::{Harness, Outcome};
 use rig::Rig;
 
 /// Runs a case with each of the harness's seeds, and the clean-up that is part of each.
 pub fn check<H: Harness>(case: fn(&mut Rig<H>) -> Outcome) {
+    if let Some(why) = H::unusable() {
+        println!("skipped: {why}");
+        return;
+    }
     for seed in H::SEEDS {
         if let Err(failure) = outcome::<H>(case, seed) {
             panic!("{}, seed {seed}: {failure}", H::NAME);

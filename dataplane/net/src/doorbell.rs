@@ -1,18 +1,17 @@
-//! The wake-up of an `EpollDriver`, at the price of a system call only when its thread sleeps.
+//! The wake-up of a driver that faces the system, at the price of a system call only when its thread sleeps.
 //!
 //! ```text
 //!          ┌────────────── answer ───────────────┐
 //!          ▼                                     │
-//! Awake ──sleep──▶ Asleep ──ring (eventfd)──▶ Rung
+//! Awake ──sleep──▶ Asleep ──wake (the bell)──▶ Rung
 //!   │                                            ▲
-//!   └────────────────── ring ────────────────────┘
+//!   └────────────────── wake ────────────────────┘
 //! ```
 //!
-//! No ring is lost: a thread that goes to sleep does so by an exchange that fails if a ring came first, and a ring that finds the
-//! thread asleep writes to the eventfd. A ring that finds another one unanswered folds into it: what its caller did before is
+//! No wake is lost: a thread that goes to sleep does so by an exchange that fails if a wake came first, and a wake that finds the
+//! thread asleep rings the bell. A wake that finds another one unanswered folds into it: what its caller did before is
 //! seen by whoever answers, since both go through the same atomic.
 
-use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::driver::Wake;
@@ -21,20 +20,38 @@ const AWAKE: u8 = 0;
 const ASLEEP: u8 = 1;
 const RUNG: u8 = 2;
 
-/// Shared between the driver and those who wake it.
-#[derive(Debug)]
-pub(crate) struct Doorbell {
-    state: AtomicU8,
-    waker: mio::Waker,
+/// What ends the sleep of a driver's thread.
+pub(crate) trait Bell: Send + Sync {
+    /// Ends the current sleep, or the next.
+    fn ring(&self);
 }
 
-impl Doorbell {
-    /// A doorbell that shows in `registry` as `token`.
-    pub(crate) fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Doorbell> {
-        Ok(Doorbell {
+impl Bell for mio::Waker {
+    fn ring(&self) {
+        // Fails only if the eventfd is not ours any more, and then nobody sleeps on it.
+        let _ = self.wake();
+    }
+}
+
+/// Shared between the driver and those who wake it.
+#[derive(Debug)]
+pub(crate) struct Doorbell<B> {
+    state: AtomicU8,
+    bell: B,
+}
+
+impl<B: Bell> Doorbell<B> {
+    pub(crate) fn new(bell: B) -> Doorbell<B> {
+        Doorbell {
             state: AtomicU8::new(AWAKE),
-            waker: mio::Waker::new(registry, token)?,
-        })
+            bell,
+        }
+    }
+
+    /// What the driver sleeps on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn bell(&self) -> &B {
+        &self.bell
     }
 
     /// Before the driver blocks; false if somebody rang, and it must not.
@@ -52,11 +69,10 @@ impl Doorbell {
     }
 }
 
-impl Wake for Doorbell {
+impl<B: Bell> Wake for Doorbell<B> {
     fn wake(&self) {
         if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
-            // Fails only if the eventfd is not ours any more, and then nobody sleeps on it.
-            let _ = self.waker.wake();
+            self.bell.ring();
         }
     }
 }
