@@ -82,10 +82,11 @@ enum Kind {
     PauseDevice,
     ClockJump,
     Churn,
+    Roam,
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::KillInstance,
         Kind::KillServer,
         Kind::KillControl,
@@ -98,6 +99,7 @@ impl Kind {
         Kind::PauseDevice,
         Kind::ClockJump,
         Kind::Churn,
+        Kind::Roam,
     ];
 
     fn name(self) -> &'static str {
@@ -114,6 +116,7 @@ impl Kind {
             Kind::PauseDevice => "pause device",
             Kind::ClockJump => "clock jump",
             Kind::Churn => "churn",
+            Kind::Roam => "roam",
         }
     }
 }
@@ -159,7 +162,12 @@ struct Run {
 impl Run {
     fn new(options: &Options) -> Run {
         let mut rng = Rng::with_seed(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        // Mostly the usual cluster; what a second instance would hide shows with one, and the other way round.
         let spec = Spec {
+            regions: rng.usize(1..=2),
+            instances: if rng.u32(..4) == 0 { rng.usize(1..=3) } else { 2 },
+            servers: rng.usize(2..=4),
+            messaging: rng.usize(0..=1),
             devices: options.devices,
             devices_a_host: rng.u32(1..=4),
             two_shards_every: rng.usize(0..=3),
@@ -435,6 +443,25 @@ impl Run {
                 self.cluster.end_device(device);
                 self.end_in(span.min(Duration::from_secs(3)), End::Start(device));
             }
+            Kind::Roam => {
+                // It starts anew at another server, and the old one doesn't hear of it from the device, or from anybody.
+                let device = self.draw_device();
+                let old = self.cluster.connected_at(device)?;
+                let servers: Vec<NodeNo> = self.cluster.servers().into_iter().filter(|server| *server != old).collect();
+                let (a, b) = (Host::Device(device), Host::Node(old));
+                self.cluster.cut(a, b, Direction::Both);
+                self.end_in(span + Duration::from_secs(3), End::Heal(a, b));
+                if self.rng.bool() {
+                    self.cluster.isolate(old);
+                    self.end_in(span, End::Join(old));
+                }
+                self.cluster.end_device(device);
+                let start = Start {
+                    servers,
+                    ..self.draw_start(device)
+                };
+                self.cluster.start_device(device, &start);
+            }
         }
         Some(())
     }
@@ -470,6 +497,6 @@ const CALM: Duration = Duration::from_secs(5);
 const TTL_MS_MAX: u32 = 15_000;
 /// Devices ping so often at most: half-open sessions end within the time to converge.
 const PING_MS_MIN: u32 = 2_000;
-const PING_MS_MAX: u32 = 10_000;
+const PING_MS_MAX: u32 = 16_000;
 /// Wall clocks jump so far at most.
 const CLOCK_JUMP_MS_MAX: i64 = 120_000;
