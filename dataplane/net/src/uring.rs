@@ -179,7 +179,22 @@ impl UringDriver {
                 Completion::Closed { token } | Completion::HandedOver { token, result: Ok(_) } => {
                     self.free(*token);
                 }
-                _ => {}
+                Completion::HandedOver { token, result: Err(_) } => {
+                    if let Some(socket) = self.sockets.get_mut(*token) {
+                        socket.phase = match socket.phase {
+                            Phase::Staying { connected: true } => Phase::Open,
+                            _ => Phase::Failed,
+                        };
+                    }
+                }
+                Completion::Accepted { .. }
+                | Completion::AcceptPaused { .. }
+                | Completion::Connected { .. }
+                | Completion::ConnectFailed { .. }
+                | Completion::Received { .. }
+                | Completion::Eof { .. }
+                | Completion::ReceiveFailed { .. }
+                | Completion::Woken => unreachable!("these come out of the ring"),
             }
             completions.push(completion);
         }
@@ -301,6 +316,7 @@ impl Driver for UringDriver {
                 | Phase::Connecting
                 | Phase::Failed
                 | Phase::Moving(_)
+                | Phase::Staying { .. }
                 | Phase::Moved(_)
                 | Phase::Ending
                 | Phase::Closing,
@@ -393,13 +409,16 @@ impl Driver for UringDriver {
                     Some(_) => return,
                     None => {
                         if let Some(socket) = self.sockets.get_mut(token) {
-                            socket.phase = Phase::Open;
+                            socket.phase = Phase::Staying { connected: true };
                         }
                         Err(ErrorKind::NotConnected.into())
                     }
                 }
             }
-            _ => Err(ErrorKind::NotConnected.into()),
+            _ => {
+                socket.phase = Phase::Staying { connected: false };
+                Err(ErrorKind::NotConnected.into())
+            }
         };
         self.queue.push_back(Completion::HandedOver { token, result });
     }

@@ -236,7 +236,12 @@ impl UringDriver {
                     completions.push(Completion::HandedOver { token, result });
                 }
             }
-            Phase::Registering | Phase::Connecting | Phase::Open | Phase::Failed | Phase::Moving(_) => {}
+            Phase::Registering
+            | Phase::Connecting
+            | Phase::Open
+            | Phase::Failed
+            | Phase::Moving(_)
+            | Phase::Staying { .. } => {}
         }
     }
 

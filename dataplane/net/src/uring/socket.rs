@@ -49,6 +49,10 @@ pub(super) enum Phase {
     Failed,
     /// On its way to another ring.
     Moving(Arc<Berth>),
+    /// The hand-over was refused at once, of a socket that is connected, or whose connect failed; the caller is to be told.
+    Staying {
+        connected: bool,
+    },
     /// At the other ring; the descriptor here is being closed.
     Moved(InTransit),
     /// The caller closed it; operations are under way.
@@ -126,7 +130,7 @@ impl Socket {
     /// Whether the caller has nothing to say on it any more: closed, or handed over.
     pub(super) fn leaving(&self) -> bool {
         match self.phase {
-            Phase::Moving(_) | Phase::Moved(_) | Phase::Ending | Phase::Closing => true,
+            Phase::Moving(_) | Phase::Staying { .. } | Phase::Moved(_) | Phase::Ending | Phase::Closing => true,
             Phase::Registering | Phase::Connecting | Phase::Open | Phase::Failed => false,
         }
     }

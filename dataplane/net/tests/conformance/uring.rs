@@ -1,4 +1,10 @@
-//! The driver over io_uring.
+//! The driver over io_uring: the whole suite twice, the second time with rings so small that completions overflow all the time; and what
+//! only this driver can get wrong.
+
+mod kernel;
+mod pressure;
+mod selftest;
+mod transit;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,11 +18,18 @@ use crate::harness::{Bounds, DEVICE_BUFFER_BYTES, Harness, LINK_BUFFER_BYTES};
 use crate::os::{self, Mute, OsPeer};
 use crate::{cases, conformance};
 
-pub struct Uring {
+/// As it runs in production.
+pub type Uring = Rings<1024, 16_384>;
+
+/// Every batch overflows.
+type Tight = Rings<8, 8>;
+
+/// Drivers with rings of this size.
+pub struct Rings<const SUBMISSIONS: u32, const COMPLETIONS: u32> {
     mute: Mute,
 }
 
-impl Harness for Uring {
+impl<const SUBMISSIONS: u32, const COMPLETIONS: u32> Harness for Rings<SUBMISSIONS, COMPLETIONS> {
     const NAME: &'static str = "uring";
     const SEEDS: std::ops::Range<u64> = 1..3;
     const CONNECTIONS: usize = 100_000;
@@ -27,12 +40,17 @@ impl Harness for Uring {
         uring::probe().err().map(|why| why.to_string())
     }
 
-    fn new(_seed: u64) -> Uring {
-        Uring { mute: Mute::new() }
+    fn new(_seed: u64) -> Self {
+        Rings { mute: Mute::new() }
     }
 
     fn driver(&self, bounds: Bounds) -> UringDriver {
-        UringDriver::new(options(bounds)).expect("the self-test said that io_uring works here")
+        let options = Options {
+            submissions: SUBMISSIONS,
+            completions: COMPLETIONS,
+            ..options(bounds)
+        };
+        UringDriver::new(options).expect("the self-test said that io_uring works here")
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
@@ -83,13 +101,23 @@ fn options(bounds: Bounds) -> Options {
 
 conformance!(Uring);
 
+mod tight {
+    use super::{Tight, conformance};
+
+    conformance!(Tight);
+}
+
+/// As [`os::alone`], where there is an io_uring.
+fn alone(test: &str, body: impl FnOnce()) {
+    match Uring::unusable() {
+        Some(why) => println!("skipped: {why}"),
+        None => os::alone(test, body),
+    }
+}
+
 #[test]
 fn nothing_leaks_in_100_000_connections() {
-    if let Some(why) = Uring::unusable() {
-        println!("skipped: {why}");
-        return;
-    }
-    os::alone("uring::nothing_leaks_in_100_000_connections", || {
+    alone("uring::nothing_leaks_in_100_000_connections", || {
         let before = os::descriptors_open();
         crate::outcome::<Uring>(cases::closing::connections_come_and_go, 1).unwrap();
         assert_eq!(os::descriptors_open(), before);
