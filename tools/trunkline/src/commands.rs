@@ -4,6 +4,7 @@ pub mod control;
 pub mod demo;
 pub mod explain;
 pub mod listen;
+pub mod load;
 pub mod node;
 pub mod replay;
 pub mod send;

@@ -1,0 +1,86 @@
+//! To whom the load goes.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use crate::protocol::Kind;
+
+/// One server, as in `floor=floor:127.0.0.1:9000,pid=456`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What reports call it.
+    pub name: String,
+    /// What it speaks.
+    pub protocol: Kind,
+    /// Where.
+    pub address: SocketAddr,
+    /// Its process, on this host: whose time and memory are read.
+    pub pid: Option<u32>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Target, String> {
+        let mut parts = text.split(',');
+        let server = parts.next().unwrap_or_default();
+        let (name, server) = match server.split_once('=') {
+            Some((name, server)) => (Some(name), server),
+            None => (None, server),
+        };
+        let form = "use NAME=PROTOCOL:ADDRESS:PORT[,pid=PID]";
+        let (protocol, address) = server.split_once(':').ok_or(form)?;
+        let kind: Kind = protocol.parse()?;
+        let address = address
+            .parse()
+            .map_err(|_| format!("{address:?} is no address with a port; {form}"))?;
+        let mut target = Target {
+            name: name.unwrap_or(protocol).to_owned(),
+            protocol: kind,
+            address,
+            pid: None,
+        };
+        if target.name.is_empty() {
+            return Err(form.to_owned());
+        }
+        for part in parts {
+            let pid = part.strip_prefix("pid=").and_then(|pid| pid.parse().ok());
+            target.pid = Some(pid.ok_or_else(|| format!("{part:?} is no pid=PID; {form}"))?);
+        }
+        Ok(target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_read_with_and_without_its_parts() {
+        let target: Target = "ours=native:127.0.0.1:7400,pid=123".parse().unwrap();
+        let expected = Target {
+            name: "ours".into(),
+            protocol: Kind::Native,
+            address: "127.0.0.1:7400".parse().unwrap(),
+            pid: Some(123),
+        };
+        assert_eq!(target, expected);
+        let target: Target = "floor:[::1]:9000".parse().unwrap();
+        assert_eq!((target.name.as_str(), target.pid), ("floor", None));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_target_is_said() {
+        for (text, part) in [
+            ("", "use NAME"),
+            ("native", "use NAME"),
+            ("=native:127.0.0.1:1", "use NAME"),
+            ("a=smtp:127.0.0.1:25", "smtp"),
+            ("native:localhost", "localhost"),
+            ("native:127.0.0.1:1,pid=x", "pid=x"),
+        ] {
+            let error = text.parse::<Target>().unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
