@@ -8,6 +8,8 @@
 //!   Gone ◀──── 10 s ──── Lost ◀──────── link lost ────┴──────────────┘
 //! ```
 //!
+//! A server that is gone, and of which a sibling hears, is lost again: what the sibling said of it is forgotten with it.
+//!
 //! A server that is gone no longer keeps an instance from saying "offline"; when it returns, it streams anew.
 
 use std::collections::BTreeMap;
@@ -128,6 +130,13 @@ impl Sources {
                 }
                 Source::Unheard { .. } | Source::Lost { .. } | Source::Gone => {}
             }
+        }
+    }
+
+    /// A sibling knows of a session at `node`: if that counted as gone, its end may have to be noticed once more.
+    pub fn heard_of(&mut self, now: Instant, region: RegionId, node: NodeId) {
+        if let Some(source @ Source::Gone) = self.sources.get_mut(&(region, node)) {
+            *source = Source::Lost { since: now };
         }
     }
 

@@ -145,3 +145,21 @@ fn of_a_lost_server_s_devices_nobody_says_offline_before_it_is_gone() {
     cluster.run_ms(4_000);
     assert_eq!(cluster.reports(from)[0].1, OFFLINE);
 }
+
+#[test]
+fn what_a_sibling_knew_of_a_server_that_is_gone_is_forgotten_when_the_server_dies() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    cluster.link_down(B, R1);
+    cluster.run_ms(11_000);
+    cluster.link_down(A, R2);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(50);
+    let key = cluster.key("b");
+    assert!(cluster.router(R1).explain(key).presence.is_some(), "the sibling was asked");
+    cluster.cut_off(B);
+    cluster.run_ms(12_000);
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
+    assert_eq!(cluster.router(R2).explain(key).presence, None);
+}

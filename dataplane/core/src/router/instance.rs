@@ -289,6 +289,7 @@ impl Router {
         if let Some(epoch) = answer.epoch.some() {
             // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
             self.take_registration(now, answer.region, epoch.node, device, epoch, out);
+            self.sources.heard_of(now.at, answer.region, epoch.node);
             let known = self
                 .presence
                 .get(&answer.region)
