@@ -447,7 +447,12 @@ impl Run {
                 // It starts anew at another server, and the old one doesn't hear of it from the device, or from anybody.
                 let device = self.draw_device();
                 let old = self.cluster.connected_at(device)?;
-                let servers: Vec<NodeNo> = self.cluster.servers().into_iter().filter(|server| *server != old).collect();
+                let servers: Vec<NodeNo> = self
+                    .cluster
+                    .servers()
+                    .into_iter()
+                    .filter(|server| *server != old)
+                    .collect();
                 let (a, b) = (Host::Device(device), Host::Node(old));
                 self.cluster.cut(a, b, Direction::Both);
                 self.end_in(span + Duration::from_secs(3), End::Heal(a, b));
