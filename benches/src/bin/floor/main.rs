@@ -19,9 +19,10 @@ mod forwarder;
 #[cfg(target_os = "linux")]
 mod uring;
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
@@ -98,7 +99,14 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     // Accepted sockets inherit it.
     socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
+    // The kernel takes a moment to end the ring of a floor that was killed, and with it its listener.
+    let until = Instant::now() + PORT_WAIT;
+    while let Err(error) = socket.bind(&address.into()) {
+        if error.kind() != ErrorKind::AddrInUse || Instant::now() > until {
+            return Err(error);
+        }
+        std::thread::sleep(PORT_LOOK);
+    }
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
@@ -118,3 +126,6 @@ fn pin(_core: usize) -> anyhow::Result<()> {
 
 /// Connections that the kernel may hold before they are accepted; it clips this to its own limit.
 const BACKLOG: i32 = 4096;
+/// How long a port in use is asked for again, and how often.
+const PORT_WAIT: Duration = Duration::from_secs(2);
+const PORT_LOOK: Duration = Duration::from_millis(50);
