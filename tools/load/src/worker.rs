@@ -281,7 +281,8 @@ impl<'a, P: Protocol> Worker<'a, P> {
                 self.read(index)?;
             }
         }
-        for sender in std::mem::take(&mut self.state.credits) {
+        let mut credits = std::mem::take(&mut self.state.credits);
+        for sender in credits.drain(..) {
             let peer = &mut self.peers[sender as usize];
             // What came twice, or late after it was taken for lost, gives nothing back.
             if peer.outstanding > 0 {
@@ -290,6 +291,8 @@ impl<'a, P: Protocol> Worker<'a, P> {
                 list(&mut self.state.listed, peer, sender);
             }
         }
+        // Its memory serves the next turn.
+        self.state.credits = credits;
         self.shared.counters(self.part.worker).publish(&self.state.counts);
         Ok(())
     }
