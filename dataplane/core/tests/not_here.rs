@@ -196,6 +196,24 @@ fn a_message_passes_four_nodes_at_most_and_is_then_tried_again() {
 }
 
 #[test]
+fn an_instance_that_cannot_reach_the_recipient_s_server_passes_the_message_to_a_sibling() {
+    for instance in [R1, R2] {
+        let mut cluster = three_servers();
+        cluster.link_down(A, B);
+        let from = cluster.welcome(A, "a");
+        cluster.welcome(B, "b");
+        cluster.link_down(B, instance);
+        cluster.send(from, "b", 0);
+        cluster.run_ms(20);
+        assert_eq!(
+            cluster.reports(from),
+            [(0, DELIVERED, Way::Region)],
+            "whichever instance A prefers"
+        );
+    }
+}
+
+#[test]
 fn a_reply_finds_its_way_back_through_the_node_that_forwarded() {
     let mut cluster = three_servers();
     cluster.link_down(A, B);

@@ -157,7 +157,10 @@ fn what_a_sibling_knew_of_a_server_that_is_gone_is_forgotten_when_the_server_die
     cluster.send(from, "b", 0);
     cluster.run_ms(50);
     let key = cluster.key("b");
-    assert!(cluster.router(R1).explain(key).presence.is_some(), "the sibling was asked");
+    assert!(
+        cluster.router(R1).explain(key).presence.is_some(),
+        "the sibling was asked"
+    );
     cluster.cut_off(B);
     cluster.run_ms(12_000);
     assert_eq!(cluster.router(R1).explain(key).presence, None);

@@ -189,24 +189,32 @@ impl Router {
                     return;
                 }
                 let been_there = forward.trail.nodes().contains(&epoch.node) || epoch.node == self.config.node;
-                let reason = if been_there {
-                    RetryReason::Hops
-                } else {
-                    RetryReason::NoLink
-                };
-                self.stop(now, forward, Stop::Retry(reason), out);
+                if been_there {
+                    return self.stop(now, forward, Stop::Retry(RetryReason::Hops), out);
+                }
+                // A sibling may still reach that server.
+                self.pass_to_sibling(now, forward, region, RetryReason::NoLink, out);
             }
             None if self.sources.in_sync(region) => self.ask_siblings(now, forward, region, out),
             // Not known here, and not all have been heard. A sibling that has been up for longer may know.
-            None => {
-                let sibling = self.map.instances(region).iter().copied().find(|&node| {
-                    node != self.config.node && self.ready(node) && !forward.trail.nodes().contains(&node)
-                });
-                let target = Target::Region { gone: Epoch::NONE };
-                if !sibling.is_some_and(|sibling| self.pass_on(forward, sibling, target, out)) {
-                    self.stop(now, forward, Stop::Retry(RetryReason::NotInSync), out);
-                }
-            }
+            None => self.pass_to_sibling(now, forward, region, RetryReason::NotInSync, out),
+        }
+    }
+
+    /// To another instance of the region that the message hasn't passed; without one it is to be tried again, for this `reason`.
+    fn pass_to_sibling(
+        &mut self,
+        now: Now,
+        forward: &Forward<'_>,
+        region: RegionId,
+        reason: RetryReason,
+        out: &mut Outbox,
+    ) {
+        let map = std::sync::Arc::clone(&self.map);
+        let target = Target::Region { gone: Epoch::NONE };
+        let mut siblings = map.instances(region).iter();
+        if !siblings.any(|&sibling| self.pass_on(forward, sibling, target, out)) {
+            self.stop(now, forward, Stop::Retry(reason), out);
         }
     }
 
