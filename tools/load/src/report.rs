@@ -193,6 +193,7 @@ impl Summary {
             Metric::Rate => format!("{one}s/s"),
             Metric::Cpu => format!("server CPU µs/{one}"),
             Metric::Busy => "server CPU, cores".into(),
+            Metric::GeneratorBusy => "generator CPU, cores".into(),
             Metric::P50 => format!("{latency} p50 µs"),
             Metric::P90 => format!("{latency} p90 µs"),
             Metric::P99 => format!("{latency} p99 µs"),
@@ -213,7 +214,7 @@ fn cell(metric: Metric, spread: Option<Spread>) -> String {
     };
     let value = |value: f64| match metric {
         Metric::Rate | Metric::ResidentPerConnection => format!("{value:.0}"),
-        Metric::Cpu | Metric::Busy | Metric::Segments => format!("{value:.3}"),
+        Metric::Cpu | Metric::Busy | Metric::GeneratorBusy | Metric::Segments => format!("{value:.3}"),
         Metric::Resident => format!("{:.1}", value / f64::from(1 << 20)),
         Metric::P50 | Metric::P90 | Metric::P99 | Metric::P999 | Metric::Max => format!("{value:.0}"),
         Metric::FramesPerSend | Metric::FramesPerReceive => format!("{value:.1}"),

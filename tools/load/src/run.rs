@@ -30,6 +30,8 @@ pub struct Round {
     pub latency: Histogram<u64>,
     /// The server's processor time, in nanoseconds.
     pub server_ns: Option<u64>,
+    /// The generator's own.
+    pub generator_ns: Option<u64>,
     /// Frames, messages and answers, a system call of the generator's that wrote or read.
     pub frames_per_send: f64,
     /// See there.
@@ -188,6 +190,8 @@ struct Moment {
     now_ns: u64,
     counts: Counts,
     server: Option<Time>,
+    /// `None` where the kernel doesn't account it so.
+    generator: Option<Time>,
     segments: Option<u64>,
 }
 
@@ -198,6 +202,7 @@ impl Moment {
             now_ns: shared.now_ns(),
             counts: shared.counts(),
             server,
+            generator: Process(std::process::id()).time().ok(),
             segments: segments_sent(),
         })
     }
@@ -274,17 +279,18 @@ fn round(
         let each = each(&after.counts) - each(&before.counts);
         (of(&after.counts) - of(&before.counts)) as f64 / each.max(1) as f64
     };
+    let used = |of: fn(&Moment) -> &Option<Time>| {
+        let (before, after) = of(before).as_ref().zip(of(after).as_ref())?;
+        Some(after.since(before))
+    };
     let segments = before.segments.zip(after.segments).filter(|_| delivered > 0);
     Round {
         seconds: (after.now_ns - before.now_ns) as f64 / 1e9,
         sent: after.counts.sent - before.counts.sent,
         delivered,
         latency,
-        server_ns: before
-            .server
-            .as_ref()
-            .zip(after.server.as_ref())
-            .map(|(b, a)| a.since(b)),
+        server_ns: used(|moment| &moment.server),
+        generator_ns: used(|moment| &moment.generator),
         frames_per_send: per(|counts| counts.frames_out, |counts| counts.sends),
         frames_per_receive: per(|counts| counts.frames_in, |counts| counts.receives),
         segments_per_message: segments.map(|(before, after)| (after - before) as f64 / delivered as f64),

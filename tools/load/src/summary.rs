@@ -14,6 +14,8 @@ pub enum Metric {
     Cpu,
     /// How busy the server's processors were.
     Busy,
+    /// How busy the generator's were: where all of its threads are, it is what was measured.
+    GeneratorBusy,
     /// Latency.
     P50,
     /// Latency.
@@ -38,10 +40,11 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in the order of reports.
-    pub const ALL: [Metric; 13] = [
+    pub const ALL: [Metric; 14] = [
         Metric::Rate,
         Metric::Cpu,
         Metric::Busy,
+        Metric::GeneratorBusy,
         Metric::P50,
         Metric::P90,
         Metric::P99,
@@ -60,6 +63,7 @@ impl Metric {
             Metric::Rate => "per_second",
             Metric::Cpu => "server_cpu_us",
             Metric::Busy => "server_cpu_share",
+            Metric::GeneratorBusy => "generator_cpu_share",
             Metric::P50 => "p50_us",
             Metric::P90 => "p90_us",
             Metric::P99 => "p99_us",
@@ -84,6 +88,7 @@ impl Metric {
                 let ns = round.server_ns.filter(|_| round.delivered > 0 && work != Work::Idle)?;
                 Some(ns as f64 / 1e3 / round.delivered as f64)
             }
+            Metric::GeneratorBusy => Some(round.generator_ns? as f64 / 1e9 / round.seconds),
             Metric::Busy => Some(round.server_ns? as f64 / 1e9 / round.seconds),
             Metric::P50 => latency(0.5),
             Metric::P90 => latency(0.9),
@@ -217,6 +222,7 @@ mod tests {
             delivered,
             latency,
             server_ns: Some(1_000_000_000),
+            generator_ns: None,
             frames_per_send: 1.0,
             frames_per_receive: 1.0,
             segments_per_message: None,
