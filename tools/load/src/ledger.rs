@@ -23,7 +23,8 @@ impl Peers {
 
     /// A random one of `from`'s. One who is alone sends to itself.
     pub fn pick(self, from: u32, random: &mut Rng) -> u32 {
-        (from + 1 + random.u32(..self.per)) % self.count
+        let to = from + 1 + random.u32(..self.per);
+        if to >= self.count { to - self.count } else { to }
     }
 
     /// The pair's place in a table, if it is a pair.
@@ -31,7 +32,7 @@ impl Peers {
         if from >= self.count || to >= self.count {
             return None;
         }
-        let column = (to + self.count - from + self.count - 1) % self.count;
+        let column = if to > from { to - from } else { to + self.count - from } - 1;
         (column < self.per).then_some((from * self.per + column) as usize)
     }
 
@@ -86,13 +87,20 @@ impl Faults {
     }
 }
 
+/// One sender and one recipient, in one place: the table is larger than the nearer caches.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pair {
+    /// The number of the next message.
+    sent: u32,
+    /// The number of the next arrival.
+    due: u32,
+}
+
 /// The pairs of one worker.
 #[derive(Debug)]
 pub struct Ledger {
     peers: Peers,
-    /// By pair: the number of the next message, and of the next arrival.
-    sent: Vec<u32>,
-    due: Vec<u32>,
+    pairs: Vec<Pair>,
     /// Skipped, and not come yet. Small: it holds what was lost.
     missing: HashSet<(u32, u32), RandomState>,
     faults: Faults,
@@ -103,8 +111,7 @@ impl Ledger {
     pub fn new(peers: Peers) -> Ledger {
         Ledger {
             peers,
-            sent: vec![0; peers.pairs()],
-            due: vec![0; peers.pairs()],
+            pairs: vec![Pair::default(); peers.pairs()],
             missing: HashSet::default(),
             faults: Faults::default(),
         }
@@ -116,44 +123,43 @@ impl Ledger {
     /// If `to` is not one of `from`'s peers.
     pub fn send(&mut self, from: u32, to: u32) -> u32 {
         let pair = self.peers.pair(from, to).expect("it was picked among the peers");
-        let number = self.sent[pair];
-        self.sent[pair] += 1;
+        let number = self.pairs[pair].sent;
+        self.pairs[pair].sent += 1;
         number
     }
 
     /// A message arrived.
     pub fn arrive(&mut self, from: u32, to: u32, number: u32) -> Arrival {
-        let known = self.peers.pair(from, to).filter(|pair| number < self.sent[*pair]);
-        let Some(pair) = known else {
+        let known = self
+            .peers
+            .pair(from, to)
+            .filter(|place| number < self.pairs[*place].sent);
+        let Some(place) = known else {
             self.faults.stray += 1;
             return Arrival::Stray;
         };
-        let due = self.due[pair];
+        let due = self.pairs[place].due;
         if number == due {
-            self.due[pair] += 1;
+            self.pairs[place].due += 1;
             return Arrival::InOrder;
         }
         if number < due {
-            if self.missing.remove(&(pair as u32, number)) {
+            if self.missing.remove(&(place as u32, number)) {
                 self.faults.out_of_order += 1;
                 return Arrival::Late;
             }
             self.faults.doubled += 1;
             return Arrival::Again;
         }
-        self.missing.extend((due..number).map(|missing| (pair as u32, missing)));
-        self.due[pair] = number + 1;
+        self.missing
+            .extend((due..number).map(|missing| (place as u32, missing)));
+        self.pairs[place].due = number + 1;
         Arrival::After { missing: number - due }
     }
 
     /// What went wrong, when nothing more is to come.
     pub fn faults(&self) -> Faults {
-        let never: u64 = self
-            .sent
-            .iter()
-            .zip(&self.due)
-            .map(|(sent, due)| u64::from(sent - due))
-            .sum();
+        let never: u64 = self.pairs.iter().map(|pair| u64::from(pair.sent - pair.due)).sum();
         Faults {
             lost: self.missing.len() as u64 + never,
             ..self.faults
