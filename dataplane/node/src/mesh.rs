@@ -2,13 +2,15 @@
 //!
 //! Invariants: what one shard sends another arrives in the order in which it was sent. Nothing is lost but what is counted: when a
 //! shard falls behind, messages on their way ([`Forward`]) are shed first, then other frames; events and sockets never.
-//! No wake-up is lost: who is about to sleep says so and looks once more, who has sent something looks whether the other sleeps.
+//! No wake-up is lost: `door` says how, and a model checker that it is so.
 //!
 //! Independent of threads: the simulator runs all shards of a node in one.
 
+mod door;
+
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::atomic;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -21,6 +23,7 @@ use trunkline_wire::id::{DeviceKey, NodeId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::Forward;
 
+use self::door::Door;
 use crate::connection::Transit;
 
 /// One thing that a shard tells another.
@@ -86,26 +89,22 @@ pub enum Order {
 /// Takes an answer; called on the shard's thread, so it must be quick.
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
-/// How a sleeping shard is woken.
+/// One shard as the others see it.
 #[derive(Default)]
-struct Door {
-    sleeping: AtomicBool,
-    /// Orders sent and not taken yet.
-    mail: AtomicUsize,
+struct Neighbour {
+    door: Door,
+    /// How it is woken; in place before it sleeps for the first time.
     waker: OnceLock<Arc<dyn Wake>>,
 }
 
-impl Door {
+impl Neighbour {
     /// After something was left for the shard.
     fn ring(&self) {
-        // Pairs with the fence in `about_to_sleep`: either we see it sleep, or it sees what we left.
-        fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed)
-            && self.sleeping.swap(false, Ordering::AcqRel)
-            && let Some(waker) = self.waker.get()
-        {
-            waker.wake();
-        }
+        self.door.ring(|| {
+            if let Some(waker) = self.waker.get() {
+                waker.wake();
+            }
+        });
     }
 }
 
@@ -113,7 +112,7 @@ impl Door {
 #[derive(Clone)]
 pub struct Mailbox {
     orders: mpsc::Sender<Order>,
-    doors: Arc<[Door]>,
+    neighbours: Arc<[Neighbour]>,
     shard: ShardId,
 }
 
@@ -126,10 +125,10 @@ impl std::fmt::Debug for Mailbox {
 impl Mailbox {
     /// Leaves an order; false if the shard is no more.
     pub fn send(&self, order: Order) -> bool {
-        let door = &self.doors[usize::from(self.shard.0)];
-        door.mail.fetch_add(1, Ordering::Release);
+        let neighbour = &self.neighbours[usize::from(self.shard.0)];
+        neighbour.door.announce();
         let sent = self.orders.send(order).is_ok();
-        door.ring();
+        neighbour.ring();
         sent
     }
 }
@@ -194,7 +193,7 @@ pub struct Shed {
 /// One shard's access to the others.
 pub struct MeshPort<D: Driver> {
     me: ShardId,
-    doors: Arc<[Door]>,
+    neighbours: Arc<[Neighbour]>,
     addresses: Arc<Mutex<Vec<Option<D::Address>>>>,
     outgoing: Vec<Option<Lane<D::Socket>>>,
     incoming: Vec<Option<Consumer<Batch<D::Socket>>>>,
@@ -205,7 +204,7 @@ pub struct MeshPort<D: Driver> {
 
 /// Rings between all pairs of `shards` shards, and a mailbox for each.
 pub fn mesh<D: Driver>(shards: u16) -> (Vec<MeshPort<D>>, Vec<Mailbox>) {
-    let doors: Arc<[Door]> = (0..shards).map(|_| Door::default()).collect();
+    let neighbours: Arc<[Neighbour]> = (0..shards).map(|_| Neighbour::default()).collect();
     let addresses = Arc::new(Mutex::new((0..shards).map(|_| None).collect()));
     let mut ports = Vec::new();
     let mut mailboxes = Vec::new();
@@ -213,12 +212,12 @@ pub fn mesh<D: Driver>(shards: u16) -> (Vec<MeshPort<D>>, Vec<Mailbox>) {
         let (sender, orders) = mpsc::channel();
         mailboxes.push(Mailbox {
             orders: sender,
-            doors: Arc::clone(&doors),
+            neighbours: Arc::clone(&neighbours),
             shard: ShardId(shard),
         });
         ports.push(MeshPort {
             me: ShardId(shard),
-            doors: Arc::clone(&doors),
+            neighbours: Arc::clone(&neighbours),
             addresses: Arc::clone(&addresses),
             outgoing: (0..shards).map(|_| None).collect(),
             incoming: (0..shards).map(|_| None).collect(),
@@ -249,7 +248,7 @@ impl<D: Driver> MeshPort<D> {
     /// How the others reach this shard. Once, before its first turn.
     pub(crate) fn attach(&mut self, driver: &D) {
         let at = usize::from(self.me.0);
-        let attached = self.doors[at].waker.set(driver.waker());
+        let attached = self.neighbours[at].waker.set(driver.waker());
         assert!(attached.is_ok(), "a port belongs to one shard");
         let mut addresses = self.addresses.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         addresses[at] = Some(driver.address());
@@ -263,7 +262,7 @@ impl<D: Driver> MeshPort<D> {
 
     /// The other shards.
     pub(crate) fn others(&self) -> impl Iterator<Item = ShardId> + use<D> {
-        let (me, shards) = (self.me, self.doors.len() as u16);
+        let (me, shards) = (self.me, self.neighbours.len() as u16);
         (0..shards).map(ShardId).filter(move |&shard| shard != me)
     }
 
@@ -312,11 +311,11 @@ impl<D: Driver> MeshPort<D> {
     /// Ends the turn: what was sent leaves, and who sleeps is woken. True if something had no room yet.
     pub(crate) fn flush(&mut self) -> bool {
         let mut waiting = false;
-        for (lane, door) in self.outgoing.iter_mut().zip(self.doors.iter()) {
+        for (lane, neighbour) in self.outgoing.iter_mut().zip(self.neighbours.iter()) {
             let Some(lane) = lane else { continue };
             lane.seal(&mut self.spares);
             if lane.advance() {
-                door.ring();
+                neighbour.ring();
             }
             waiting |= !lane.backlog.is_empty();
         }
@@ -339,37 +338,35 @@ impl<D: Driver> MeshPort<D> {
 
     /// The next order, if there is one.
     pub(crate) fn order(&mut self) -> Option<Order> {
-        let door = &self.doors[usize::from(self.me.0)];
-        if door.mail.load(Ordering::Acquire) == 0 {
+        if !self.door().has_mail() {
             return None;
         }
         let order = self.orders.try_recv().ok()?;
-        door.mail.fetch_sub(1, Ordering::AcqRel);
+        self.door().taken();
         Some(order)
     }
 
     /// Before sleeping; false if there is something to do first. After it, [`MeshPort::awake`].
     pub(crate) fn about_to_sleep(&mut self) -> bool {
-        let door = &self.doors[usize::from(self.me.0)];
-        door.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let idle = !self.has_mail();
-        if !idle {
-            door.sleeping.store(false, Ordering::Relaxed);
-        }
-        idle
+        self.door().about_to_sleep(|| self.rings_are_empty())
     }
 
     /// Whether something waits to be taken in. Who sleeps is woken for it; who only waits for its turn is not.
     pub(crate) fn has_mail(&self) -> bool {
-        let door = &self.doors[usize::from(self.me.0)];
-        door.mail.load(Ordering::Acquire) != 0 || !self.incoming.iter().flatten().all(Consumer::is_empty)
+        self.door().has_mail() || !self.rings_are_empty()
     }
 
     /// After sleeping.
     pub(crate) fn awake(&mut self) {
-        let door = &self.doors[usize::from(self.me.0)];
-        door.sleeping.store(false, Ordering::Relaxed);
+        self.door().awake();
+    }
+
+    fn door(&self) -> &Door {
+        &self.neighbours[usize::from(self.me.0)].door
+    }
+
+    fn rings_are_empty(&self) -> bool {
+        self.incoming.iter().flatten().all(Consumer::is_empty)
     }
 }
 
