@@ -177,12 +177,16 @@ fn work<P: Protocol>(
     if let Some(core) = core {
         pin(core)?;
     }
-    match plan.work {
+    let tally = match plan.work {
         Work::Connects => connects::run(protocol, shared, target.address, part),
         Work::Closed { .. } | Work::Open { .. } | Work::Idle => {
             Worker::new(protocol, plan, shared, target.address, part)?.run()
         }
+    }?;
+    while !shared.looked.load(Relaxed) && !shared.is_failed() {
+        thread::sleep(LOOK);
     }
+    Ok(tally)
 }
 
 /// One moment of a run, and all that is counted up to it.
@@ -255,6 +259,7 @@ fn conduct(plan: &Plan, target: &Target, shared: &Shared, watch: &mut Watch<'_>)
     }
     let after = Moment::now(target, shared)?;
     shared.end(after.now_ns.max(1));
+    shared.looked.store(true, Relaxed);
     let before = before.ok_or(Error::Interrupted)?;
     let resident = target.pid.map(Process).map(Process::resident_bytes).transpose()?;
     Ok((before, after, resident))

@@ -14,6 +14,8 @@ pub struct Shared {
     pub welcomed: AtomicUsize,
     /// A worker failed: the others need not go on.
     pub failed: AtomicBool,
+    /// The last look at the counters is over: what a thread has used is gone with the thread.
+    pub looked: AtomicBool,
     workers: Vec<Counters>,
 }
 
@@ -73,6 +75,7 @@ impl Shared {
             to_ns: AtomicU64::new(0),
             welcomed: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
+            looked: AtomicBool::new(false),
             workers: (0..workers).map(|_| Counters::default()).collect(),
         }
     }
