@@ -1,14 +1,18 @@
 //! Sockets, buffers and framing: everything in Trunkline that touches the operating system on a message's way.
 //!
-//! - [`driver`]: the one interface to sockets: operations are started, completions come back. Implementations: [`epoll`] for
-//!   every Unix, and [`sim`], a network in virtual time that runs from a seed.
+//! - [`driver`]: the one interface to sockets: operations are started, completions come back. Implementations: `uring` for Linux,
+//!   [`epoll`] for every Unix, and [`sim`], a network in virtual time that runs from a seed.
+//! - [`backend`] chooses between the first two.
 //! - [`framing`] cuts a byte stream into frames, [`outbuf`] gathers what leaves, [`table`] keeps what a caller knows of each
 //!   connection. They never call a driver.
+//!
+//! Unsafe code has one place in Trunkline, `uring`.
 //!
 //! What bytes mean is not known here, and nothing is decided here: that is `trunkline-core`.
 
 #![deny(unsafe_code)]
 
+pub mod backend;
 mod buffers;
 mod clock;
 mod doorbell;

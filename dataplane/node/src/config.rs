@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use trunkline_core::link::DIRECT_LINKS_MAX;
+use trunkline_net::backend::Backend;
 use trunkline_wire::control::{REGIONS_PER_NODE_MAX, Roles};
 use trunkline_wire::map::NAME_BYTES_MAX;
 
@@ -54,6 +55,9 @@ pub struct NodeSection {
     pub control: Vec<String>,
     /// The processors to run on, one thread each, such as "0-3,8". Without it: all that the process may use.
     pub cores: Option<CoreList>,
+    /// How its threads reach the kernel: "auto", "uring" or "epoll".
+    #[serde(deserialize_with = "backend")]
+    pub backend: Backend,
     /// The file with the cluster secret; `secret` in the data directory by default.
     pub secret_file: Option<PathBuf>,
     /// The file with the key of device tokens. With it, devices must show one.
@@ -75,6 +79,7 @@ impl Default for NodeSection {
             data_dir: PathBuf::from("trunkline-data"),
             control: vec![local(CONTROL_PORT).to_string()],
             cores: None,
+            backend: Backend::Auto,
             secret_file: None,
             token_key_file: None,
             accept_lineage: false,
@@ -315,6 +320,10 @@ fn roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Roles, D::Error> 
     roles_of(names.iter().map(String::as_str)).map_err(D::Error::custom)
 }
 
+fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
 /// Reads roles as a flag has them: names with commas between.
 ///
 /// # Errors
@@ -404,6 +413,7 @@ mod tests {
             data_dir = "/var/lib/trunkline"
             control = ["control.example:7402", "10.0.0.2:7402"]
             cores = "0"
+            backend = "epoll"
             secret_file = "/etc/trunkline/secret"
             token_key_file = "/etc/trunkline/token-key"
             accept_lineage = true
@@ -422,6 +432,7 @@ mod tests {
         let config = Config::parse(text, "node.toml").unwrap();
         assert!(config.node.roles.connection && config.node.roles.messaging && config.node.roles.region);
         assert_eq!(config.node.cores.unwrap().cores(), [0]);
+        assert_eq!(config.node.backend, Backend::Epoll);
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
     }
@@ -445,6 +456,11 @@ mod tests {
         );
         let error = wrong("[node]\nroles = []\n");
         assert!(error.contains("at least one role"), "{error}");
+        let error = wrong("[node]\nbackend = \"kqueue\"\n");
+        assert!(
+            error.starts_with("node.toml:2: `node.backend`: `kqueue` is no back end: choose among"),
+            "{error}"
+        );
         let error = wrong("[node]\ncores = \"3-1\"\n");
         assert!(
             error.starts_with("node.toml:2: `node.cores`: `3-1` is not a list of processors"),

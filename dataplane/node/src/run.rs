@@ -15,7 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as SystemInstant};
 
-use trunkline_net::epoll::EpollDriver;
+use trunkline_net::backend::{Chosen, Unavailable};
+use trunkline_net::driver::Driver;
+use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_net::uring::UringDriver;
 use trunkline_wire::auth::ClusterKeys;
 use trunkline_wire::control::Roles;
 use trunkline_wire::id::{Incarnation, NodeId};
@@ -38,6 +41,9 @@ pub enum StartError {
     /// A setting.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// The back end that was asked for.
+    #[error("`node.backend`: {0}")]
+    Backend(#[from] Unavailable),
     /// The data directory or a secret.
     #[error("{0}")]
     Identity(#[from] IdentityError),
@@ -122,6 +128,14 @@ impl Node {
     /// One line that names the setting, the file or the port.
     pub fn start(config: Config) -> Result<Node, StartError> {
         config.check()?;
+        match config.node.backend.choose()? {
+            Chosen::Uring => Node::start_on(config, |options| UringDriver::new(options.into())),
+            Chosen::Epoll => Node::start_on(config, EpollDriver::new),
+        }
+    }
+
+    /// As [`Node::start`], with drivers of one kind for the shards.
+    fn start_on<D: Driver + 'static>(config: Config, make: MakeDriver<D>) -> Result<Node, StartError> {
         let identity = Identity::open(&config.node.data_dir)?;
         let secret_file = config.node.secret_file.clone();
         let secret = read_secret(&secret_file.unwrap_or_else(|| config.node.data_dir.join(SECRET)))?;
@@ -140,7 +154,7 @@ impl Node {
         raise_descriptor_limit(config.limits.sockets_max, cores.cores().len());
 
         let count = cores.cores().len() as u16;
-        let (mesh_ports, mailboxes) = mesh::<EpollDriver>(count);
+        let (mesh_ports, mailboxes) = mesh::<D>(count);
         let agent = start_agent(&config, &identity, &ports, keys.clone(), &mailboxes)?;
         let node = match agent.node_id(&config, identity.node) {
             Ok(node) => node,
@@ -163,7 +177,7 @@ impl Node {
             agent: Arc::clone(&agent.view),
             mailboxes,
         });
-        let started = start_shards(&config, &shared, mesh_ports, token_key, &ports).and_then(|shards| {
+        let started = start_shards(&config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
             let routes = http::routes(Arc::clone(&shared));
             let http = http::serve(ports.http, routes).map_err(StartError::System)?;
             Ok((shards, http))
@@ -247,6 +261,9 @@ impl Node {
         tracing::info!(node = %self.shared.node, "stopped");
     }
 }
+
+/// Makes a shard's driver, in the thread that will use it.
+type MakeDriver<D> = fn(Options) -> io::Result<D>;
 
 /// A poisoned lock only says that a thread has panicked while it held plain data.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

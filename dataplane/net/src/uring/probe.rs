@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::opcode;
@@ -74,6 +75,15 @@ impl Unusable {
 /// # Errors
 /// What doesn't work, and what to do about it.
 pub fn probe() -> Result<(), Unusable> {
+    // In a thread of its own: some time after a ring's end the kernel interrupts the thread that it belonged to, and the caller's may
+    // be in a system call by then that it doesn't expect to end with EINTR.
+    let thread = thread::Builder::new().name("uring-probe".into()).spawn(try_everything);
+    let thread = thread.map_err(Unusable::at("a thread"))?;
+    let crashed = |_| Err(Unusable::at("a thread")(io::ErrorKind::Other.into()));
+    thread.join().unwrap_or_else(crashed)
+}
+
+fn try_everything() -> Result<(), Unusable> {
     let mut ring = Ring::new(8, 16).map_err(Unusable::at("the ring"))?;
     let table = ring.submitter().register_files_sparse(2);
     table.map_err(Unusable::at("the table of direct descriptors"))?;

@@ -9,22 +9,24 @@ use std::thread::{self, JoinHandle};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use trunkline_core::greeting::Port;
-use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_net::driver::Driver;
+use trunkline_net::epoll::Options;
 use trunkline_wire::auth::{Secret, random_bytes};
 use trunkline_wire::id::ShardId;
 
 use super::ports::Ports;
-use super::{Shared, StartError, lock};
+use super::{MakeDriver, Shared, StartError, lock};
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::mesh::{MeshPort, Order};
 use crate::shard::{Shard, ShardConfig};
 
 /// Starts a thread for each processor; when this returns, all of them listen.
-pub(super) fn start_shards(
+pub(super) fn start_shards<D: Driver + 'static>(
     config: &Config,
     shared: &Arc<Shared>,
-    mesh_ports: Vec<MeshPort<EpollDriver>>,
+    make: MakeDriver<D>,
+    mesh_ports: Vec<MeshPort<D>>,
     token_key: Option<Secret>,
     ports: &Ports,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
@@ -50,6 +52,7 @@ pub(super) fn start_shards(
         let start = ShardStart {
             config: shard_config,
             options: options.clone(),
+            make,
             core: shared.cores[index],
             device: ports.device,
             peer: ports.peer,
@@ -77,17 +80,18 @@ pub(super) fn start_shards(
 }
 
 /// What a shard's thread starts with.
-struct ShardStart {
+struct ShardStart<D: Driver> {
     config: ShardConfig,
     options: Options,
+    make: MakeDriver<D>,
     core: usize,
     device: Option<SocketAddr>,
     peer: Option<SocketAddr>,
     shared: Arc<Shared>,
 }
 
-impl ShardStart {
-    fn run(self, port: MeshPort<EpollDriver>, tell: &mpsc::Sender<Result<(), StartError>>) {
+impl<D: Driver> ShardStart<D> {
+    fn run(self, port: MeshPort<D>, tell: &mpsc::Sender<Result<(), StartError>>) {
         let index = self.config.shard;
         pin(self.core);
         let shared = Arc::clone(&self.shared);
@@ -121,8 +125,8 @@ impl ShardStart {
         }
     }
 
-    fn make(self, port: MeshPort<EpollDriver>) -> Result<Shard<EpollDriver>, StartError> {
-        let driver = EpollDriver::new(self.options).map_err(StartError::System)?;
+    fn make(self, port: MeshPort<D>) -> Result<Shard<D>, StartError> {
+        let driver = (self.make)(self.options).map_err(StartError::System)?;
         let stats = Arc::clone(&self.shared.stats.shards()[usize::from(self.config.shard.0)]);
         let map = Arc::clone(&lock(&self.shared.agent.map));
         let mut shard = Shard::new(driver, self.config, port, map, stats);

@@ -105,6 +105,10 @@ impl Plan {
         config.listen.peer = self.peer;
         config.listen.http = "127.0.0.1:0".parse().unwrap();
         config.limits.sockets_max = 2048;
+        // So that all of this can be run on either back end.
+        if let Ok(backend) = std::env::var("TRUNKLINE_BACKEND") {
+            config.node.backend = backend.parse().unwrap();
+        }
         config
     }
 

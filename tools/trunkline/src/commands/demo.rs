@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use trunkline_net::backend::Backend;
 
 use super::replay::window;
 use crate::output::Progress;
@@ -52,6 +53,9 @@ pub struct Args {
     /// Kills control before the first message.
     #[arg(long)]
     stop_control: bool,
+    /// How the nodes' threads reach the kernel: auto, uring or epoll.
+    #[arg(long, env = "TRUNKLINE_BACKEND", default_value = "auto")]
+    backend: Backend,
     /// Where the processes keep their data and logs; a temporary directory otherwise.
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -89,7 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let started = Instant::now();
-    let mut cluster = Cluster::start(directory)?;
+    let mut cluster = Cluster::start(directory, args.backend)?;
     if !args.json {
         println!(
             "{} processes are ready after {:.1} s; their logs: {}",
@@ -140,7 +144,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn start(directory: &Path) -> anyhow::Result<Cluster> {
+    fn start(directory: &Path, backend: Backend) -> anyhow::Result<Cluster> {
         let make = |path: &Path| std::fs::create_dir_all(path).with_context(|| path.display().to_string());
         make(directory)?;
         trunkline_node::identity::read_or_make_secret(directory)?;
@@ -163,6 +167,7 @@ impl Cluster {
         ]));
         let control = Process::start("control", arguments, &logs)?;
         let address = control.address("control")?.to_string();
+        let backend = backend.to_string();
         let mut processes = Vec::new();
         for name in names() {
             let mut arguments = vec!["node".to_owned()];
@@ -171,6 +176,7 @@ impl Cluster {
                 ("--control", &address),
                 ("--data-dir", &path(&name)),
                 ("--secret-file", &path("secret")),
+                ("--backend", &backend),
                 ("--peer-listen", loopback),
                 ("--http-listen", loopback),
             ]));

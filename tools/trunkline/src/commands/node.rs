@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use trunkline_net::backend::Backend;
 use trunkline_node::config::{Config, CoreList};
 use trunkline_node::run::Node;
 use trunkline_wire::control::Roles;
@@ -39,6 +40,9 @@ pub struct Args {
     /// The processors to run on, one pinned thread each, such as 0-3,8. Otherwise all that the process may use.
     #[arg(long, env = "TRUNKLINE_CORES", value_parser = cores)]
     cores: Option<CoreList>,
+    /// How its threads reach the kernel: auto, uring or epoll. With auto, uring if it passes its self-test.
+    #[arg(long, env = "TRUNKLINE_BACKEND")]
+    backend: Option<Backend>,
     /// The cluster secret's file.
     #[arg(long, env = "TRUNKLINE_SECRET_FILE")]
     secret_file: Option<PathBuf>,
@@ -99,6 +103,7 @@ impl Args {
         set(&mut node.data_dir, &self.data_dir);
         set(&mut node.control, &self.control);
         set_some(&mut node.cores, &self.cores);
+        set(&mut node.backend, &self.backend);
         set_some(&mut node.secret_file, &self.secret_file);
         set_some(&mut node.token_key_file, &self.token_key_file);
         node.accept_lineage |= self.accept_lineage;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use trunkline_control::config::{Config as ControlConfig, InitialRegion};
+use trunkline_net::backend::Backend;
 use trunkline_node::config::{Config, CoreList};
 use trunkline_node::identity::read_or_make_secret;
 use trunkline_node::run::Node;
@@ -37,6 +38,9 @@ pub struct Args {
     /// The processors to run on, one pinned thread each, such as 0-3,8. Otherwise all that the process may use.
     #[arg(long, env = "TRUNKLINE_CORES", value_parser = |text: &str| text.parse::<CoreList>())]
     cores: Option<CoreList>,
+    /// How its threads reach the kernel: auto, uring or epoll. With auto, uring if it passes its self-test.
+    #[arg(long, env = "TRUNKLINE_BACKEND", default_value = "auto")]
+    backend: Backend,
     /// The key of device tokens. With it, devices must show one.
     #[arg(long, env = "TRUNKLINE_TOKEN_KEY_FILE")]
     token_key_file: Option<PathBuf>,
@@ -83,6 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     config.node.data_dir = data_dir.clone();
     config.node.control = vec![control.address().to_string()];
     config.node.cores = args.cores;
+    config.node.backend = args.backend;
     config.node.token_key_file = args.token_key_file;
     config.listen.device = args.device_listen;
     config.listen.peer = args.peer_listen;
