@@ -70,7 +70,7 @@ fn an_address_of_ipv6_is_told_as_well() {
 }
 
 #[test]
-fn a_driver_dropped_in_the_middle_of_everything_leaves_its_port_free() {
+fn a_driver_dropped_in_the_middle_of_everything_frees_its_port_soon() {
     let Some(mut driver) = driver() else { return };
     let address = driver.listen(([127, 0, 0, 1], 0).into(), ListenerId(1)).unwrap();
     let client = TcpStream::connect(address).unwrap();
@@ -88,5 +88,10 @@ fn a_driver_dropped_in_the_middle_of_everything_leaves_its_port_free() {
     let mut client = client;
     let mut sink = [0; 65_536];
     while matches!(client.read(&mut sink), Ok(read) if read > 0) {}
-    std::net::TcpListener::bind(address).unwrap();
+    // The kernel takes a ring apart on a thread of its own, after the last descriptor of it is closed.
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while let Err(error) = std::net::TcpListener::bind(address) {
+        assert!(std::time::Instant::now() < until, "{error}");
+        std::thread::yield_now();
+    }
 }
