@@ -6,6 +6,8 @@
 //! Time is virtual and moves by [`TURN`] a turn, so that timers come due as they would under this load.
 #![forbid(unsafe_code)]
 
+pub mod steps;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

@@ -279,7 +279,7 @@ impl<D: Driver> MeshPort<D> {
     }
 
     /// Sends frames to another shard's router.
-    pub(crate) fn frames(&mut self, to: ShardId, from: NodeId, bytes: &[u8]) {
+    pub fn frames(&mut self, to: ShardId, from: NodeId, bytes: &[u8]) {
         self.put(to, bytes, |bytes| Item::Frames { from, bytes });
     }
 
@@ -309,7 +309,7 @@ impl<D: Driver> MeshPort<D> {
     }
 
     /// Ends the turn: what was sent leaves, and who sleeps is woken. True if something had no room yet.
-    pub(crate) fn flush(&mut self) -> bool {
+    pub fn flush(&mut self) -> bool {
         let mut waiting = false;
         for (lane, neighbour) in self.outgoing.iter_mut().zip(self.neighbours.iter()) {
             let Some(lane) = lane else { continue };
@@ -325,6 +325,14 @@ impl<D: Driver> MeshPort<D> {
     /// The next batch of `from`, if there is one.
     pub(crate) fn next(&mut self, from: ShardId) -> Option<Batch<D::Socket>> {
         self.incoming[usize::from(from.0)].as_mut()?.pop().ok()
+    }
+
+    /// Takes the next batch of `from`, says how many bytes of frames are in it, and forgets them: for measurements.
+    pub fn take_bytes(&mut self, from: ShardId) -> Option<usize> {
+        let batch = self.next(from)?;
+        let bytes = batch.bytes.len();
+        self.recycle(batch);
+        Some(bytes)
     }
 
     /// A batch that was taken in; its space is used again.

@@ -1,13 +1,9 @@
 //! What the router takes for a message, on each way that a message can take.
 //!
 //! `router/step`: the work of one node for fire-and-forget messages. `router/confirmed`: the work of all nodes together for messages
-//! with an acknowledgement and a report. Sockets, rings and framing are not in it. Each sample is a turn of [`BATCH`] messages, each to
-//! another device; the throughput is in messages.
+//! with an acknowledgement and a report. Sockets, rings and framing are not in it. Each run is a turn of [`BATCH`] messages, each to
+//! another device.
 
-use std::time::Duration;
-
-use criterion::{Criterion, Throughput};
-use trunkline_benches::{BATCH, DEVICES, Host, INSTANCE, ORIGIN, PAYLOAD_BYTES, RECIPIENT, REGION, device};
 use trunkline_core::router::SessionRef;
 use trunkline_wire::codec::Tail;
 use trunkline_wire::frame::Encode;
@@ -15,47 +11,54 @@ use trunkline_wire::id::{DeviceId, Epoch, Instance};
 use trunkline_wire::peer::{Forward, Location, Register, Target};
 use trunkline_wire::report::{Number, Trail, TtlMs};
 
+use super::{Entry, Step};
+use crate::{BATCH, DEVICES, Host, INSTANCE, ORIGIN, PAYLOAD_BYTES, RECIPIENT, REGION, device};
+
+pub(super) const ALL: &[Entry] = &[
+    Entry::turn("router/step", "local", local),
+    Entry::turn("router/step", "origin_by_region", || origin("forwards_region")),
+    Entry::turn("router/step", "origin_direct", || origin("forwards_direct")),
+    Entry::turn("router/step", "instance", instance),
+    Entry::turn("router/step", "recipient", recipient),
+    Entry::turn("router/confirmed", "local", || Box::new(Cluster::new(Way::Local))),
+    Entry::turn("router/confirmed", "direct", || Box::new(Cluster::new(Way::Direct))),
+    Entry::turn("router/confirmed", "by_region", || Box::new(Cluster::new(Way::Region))),
+];
+
 const PAYLOAD: [u8; PAYLOAD_BYTES] = [7; PAYLOAD_BYTES];
 
-fn main() {
-    let mut criterion = Criterion::default()
-        .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1))
-        .configure_from_args();
-    local(&mut criterion);
-    origin(&mut criterion);
-    instance(&mut criterion);
-    recipient(&mut criterion);
-    for way in [Way::Local, Way::Direct, Way::Region] {
-        confirmed(&mut criterion, way);
-    }
-    criterion.final_summary();
+/// One node's turns: `step` is one message, given which.
+struct Turns<F> {
+    host: Host,
+    message: usize,
+    counter: &'static str,
+    step: F,
 }
 
-/// One node's turns: `step` is one message, given which.
-fn turns(
-    criterion: &mut Criterion,
-    name: &str,
-    host: &mut Host,
-    counter: &str,
-    mut step: impl FnMut(&mut Host, usize),
-) {
-    let mut message = 0;
-    let mut group = criterion.benchmark_group("router/step");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function(name, |bencher| {
-        bencher.iter(|| {
-            host.clear();
-            host.turn();
-            for _ in 0..BATCH {
-                step(host, message);
-                message += 1;
-            }
-            host.devices_read();
-        });
-    });
-    group.finish();
-    assert_eq!(host.counter(counter), message as u64, "every message went its way");
+impl<F: FnMut(&mut Host, usize)> Step for Turns<F> {
+    fn run(&mut self) {
+        self.host.clear();
+        self.host.turn();
+        for _ in 0..BATCH {
+            (self.step)(&mut self.host, self.message);
+            self.message += 1;
+        }
+        self.host.devices_read();
+    }
+
+    fn check(&self) {
+        let counted = self.host.counter(self.counter);
+        assert_eq!(counted, self.message as u64, "every message went its way");
+    }
+}
+
+fn turns(host: Host, counter: &'static str, step: impl FnMut(&mut Host, usize) + 'static) -> Box<dyn Step> {
+    Box::new(Turns {
+        host,
+        message: 0,
+        counter,
+        step,
+    })
 }
 
 fn names(stem: &str) -> Vec<DeviceId> {
@@ -69,73 +72,58 @@ fn unconfirmed(message: usize) -> Number {
     }
 }
 
+fn sends(host: Host, senders: Vec<SessionRef>, counter: &'static str) -> Box<dyn Step> {
+    let names = names("recipient");
+    turns(host, counter, move |host, message| {
+        let index = message % DEVICES;
+        host.send(senders[index], &names[index], unconfirmed(message), &PAYLOAD);
+    })
+}
+
+fn receives(host: Host, frames: Vec<Vec<u8>>, counter: &'static str) -> Box<dyn Step> {
+    turns(host, counter, move |host, message| {
+        host.receive(ORIGIN, &frames[message % DEVICES]);
+    })
+}
+
 /// Sender and recipient are at one node.
-fn local(criterion: &mut Criterion) {
+fn local() -> Box<dyn Step> {
     let mut host = Host::new(ORIGIN);
     host.connect("recipient");
     let senders = host.connect("sender");
-    let names = names("recipient");
-    turns(criterion, "local", &mut host, "messages_delivered", |host, message| {
-        let index = message % DEVICES;
-        host.send(senders[index], &names[index], unconfirmed(message), &PAYLOAD);
-    });
+    sends(host, senders, "messages_delivered")
 }
 
 /// The node at which the sender is: to an instance of the region, or straight to the recipient's node.
-fn origin(criterion: &mut Criterion) {
-    let names = names("recipient");
-    for (way, counter) in [
-        ("origin_by_region", "forwards_region"),
-        ("origin_direct", "forwards_direct"),
-    ] {
-        let mut host = Host::new(ORIGIN);
-        let senders = host.connect("sender");
-        host.link(INSTANCE);
-        host.link(RECIPIENT);
-        if way == "origin_direct" {
-            tell_locations(&mut host);
-        }
-        turns(criterion, way, &mut host, counter, |host, message| {
-            let index = message % DEVICES;
-            host.send(senders[index], &names[index], unconfirmed(message), &PAYLOAD);
-        });
+fn origin(counter: &'static str) -> Box<dyn Step> {
+    let mut host = Host::new(ORIGIN);
+    let senders = host.connect("sender");
+    host.link(INSTANCE);
+    host.link(RECIPIENT);
+    if counter == "forwards_direct" {
+        tell_locations(&mut host);
     }
+    sends(host, senders, counter)
 }
 
 /// An instance of the recipient's region: the message goes on to the recipient's node, and the sender's node learns of it.
-fn instance(criterion: &mut Criterion) {
+fn instance() -> Box<dyn Step> {
     let mut host = Host::new(INSTANCE);
     host.link(ORIGIN);
     host.link(RECIPIENT);
     register(&mut host);
     let frames = forwards(&host, Target::Region { gone: Epoch::NONE });
-    turns(
-        criterion,
-        "instance",
-        &mut host,
-        "forwards_from_region",
-        |host, message| {
-            host.receive(ORIGIN, &frames[message % DEVICES]);
-        },
-    );
+    receives(host, frames, "forwards_from_region")
 }
 
 /// The node at which the recipient is.
-fn recipient(criterion: &mut Criterion) {
+fn recipient() -> Box<dyn Step> {
     let mut host = Host::new(RECIPIENT);
     host.connect("recipient");
     host.link(ORIGIN);
     host.link(INSTANCE);
     let frames = forwards(&host, Target::Session { epoch: EPOCH });
-    turns(
-        criterion,
-        "recipient",
-        &mut host,
-        "messages_delivered",
-        |host, message| {
-            host.receive(ORIGIN, &frames[message % DEVICES]);
-        },
-    );
+    receives(host, frames, "messages_delivered")
 }
 
 /// A session of a recipient, as others name it.
@@ -233,8 +221,10 @@ impl Cluster {
             message: 0,
         }
     }
+}
 
-    fn turn(&mut self) {
+impl Step for Cluster {
+    fn run(&mut self) {
         let Cluster {
             origin,
             instance,
@@ -267,22 +257,9 @@ impl Cluster {
         recipient.carry(origin);
         origin.devices_read();
     }
-}
 
-fn confirmed(criterion: &mut Criterion, way: Way) {
-    let mut cluster = Cluster::new(way);
-    let name = match way {
-        Way::Local => "local",
-        Way::Direct => "direct",
-        Way::Region => "by_region",
-    };
-    let mut group = criterion.benchmark_group("router/confirmed");
-    group.throughput(Throughput::Elements(BATCH as u64));
-    group.bench_function(name, |bencher| bencher.iter(|| cluster.turn()));
-    group.finish();
-    assert_eq!(
-        cluster.origin.counter("reports_delivered"),
-        cluster.message as u64,
-        "each was reported delivered"
-    );
+    fn check(&self) {
+        let reported = self.origin.counter("reports_delivered");
+        assert_eq!(reported, self.message as u64, "each was reported delivered");
+    }
 }
