@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod demo;
+pub mod doctor;
 pub mod explain;
 pub mod listen;
 pub mod load;

@@ -55,6 +55,7 @@ enum Command {
     Explain(commands::explain::Args),
     Status(commands::status::Args),
     Token(commands::token::Args),
+    Doctor(commands::doctor::Args),
     Sim(commands::sim::Args),
 }
 
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Token(args) => commands::token::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Sim(args) => commands::sim::run(&args),
     };
     match result {
