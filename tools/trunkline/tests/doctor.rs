@@ -72,7 +72,10 @@ fn for_people_it_is_a_line_each() {
 fn a_host_that_leaves_no_descriptors_for_devices_fails_and_the_exit_code_says_so() {
     let program = env!("CARGO_BIN_EXE_trunkline");
     let output = std::process::Command::new("sh")
-        .args(["-c", &format!("ulimit -n 200 && exec {program} --log error doctor --json")])
+        .args([
+            "-c",
+            &format!("ulimit -n 200 && exec {program} --log error doctor --json"),
+        ])
         .output()
         .unwrap();
     let said = last_json(&output);
