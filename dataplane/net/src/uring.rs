@@ -95,6 +95,8 @@ pub struct UringDriver {
     /// Completions of what never went into the ring.
     queue: VecDeque<Completion<InTransit>>,
     outcomes: Vec<Outcome>,
+    /// Counts the entries of [`Driver::wait`]; wraps.
+    waits: u32,
     bounds: crate::epoll::Options,
 }
 
@@ -148,6 +150,7 @@ impl UringDriver {
             berth,
             queue: VecDeque::new(),
             outcomes: Vec::new(),
+            waits: 0,
             bounds,
         })
     }
@@ -446,6 +449,7 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, until: Option<Instant>, completions: &mut Vec<Completion<InTransit>>) -> io::Result<()> {
         let before = completions.len();
+        self.waits = self.waits.wrapping_add(1);
         loop {
             self.deliver_queue(completions);
             self.start_again(completions);

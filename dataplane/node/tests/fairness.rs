@@ -154,7 +154,6 @@ fn one_connection_that_floods_does_not_starve_a_thousand_that_trickle() {
 }
 
 #[test]
-#[ignore = "fails on a busy machine: io_uring doesn't bound what one socket receives a turn, and a message takes 10 to 500 times as long"]
 fn one_connection_that_floods_does_not_starve_a_thousand_that_trickle_over_io_uring() {
     flood_beside_a_thousand(Backend::Uring);
 }

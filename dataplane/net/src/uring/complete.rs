@@ -83,6 +83,11 @@ impl UringDriver {
             (None, Some(index)) if outcome.result > 0 => {
                 let buffer = self.pools.of_mut(group).lend(index, outcome.result as u32);
                 completions.push(Completion::Received { token, buffer });
+                let over = socket.taken.add(self.waits, outcome.result as u32);
+                if over && outcome.more && group == BufferGroup::Device {
+                    // It goes on in the next wait, when the others have had their turn.
+                    cancel(&mut self.ring, Key::of(Op::Receive, token));
+                }
                 if mode == ReceiveMode::Stream && !outcome.more {
                     // It was a single one for want of buffers, or the completion queue was full.
                     self.start_receive(token, mode, group);

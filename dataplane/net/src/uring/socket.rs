@@ -32,6 +32,8 @@ pub(super) struct Socket {
     pub(super) broken: bool,
     /// Whether anything was sent: then the close must see to it that the peer can read it.
     pub(super) wrote: bool,
+    /// How many bytes were received on it, and in which of the driver's waits.
+    pub(super) taken: Taken,
     /// Operations whose last completion is still to come.
     pub(super) outstanding: u32,
     /// What the kernel reads and writes while a connect is under way.
@@ -60,6 +62,33 @@ pub(super) enum Phase {
     /// The descriptor is being closed.
     Closing,
 }
+
+/// What one socket has received within one wait: the kernel goes on for as long as bytes come, so that a flood has to be stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Taken {
+    wait: u32,
+    bytes: u32,
+}
+
+impl Taken {
+    /// Counts `bytes` in the wait `wait`. True for the bytes with which it has had its share.
+    pub(super) fn add(&mut self, wait: u32, bytes: u32) -> bool {
+        if self.wait != wait {
+            *self = Taken { wait, bytes: 0 };
+        }
+        let before = self.bytes;
+        self.bytes = self.bytes.saturating_add(bytes);
+        before < SHARE_BYTES && self.bytes >= SHARE_BYTES
+    }
+
+    /// Whether it has had its share of the wait `wait`.
+    pub(super) fn is_over(&self, wait: u32) -> bool {
+        self.wait == wait && self.bytes >= SHARE_BYTES
+    }
+}
+
+/// What one device's socket may take of a wait, about: as much as with `epoll`, so that a flood costs the others little.
+const SHARE_BYTES: u32 = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Receive {
@@ -104,6 +133,7 @@ impl Socket {
             send: Send::Idle,
             broken: false,
             wrote: false,
+            taken: Taken::default(),
             outstanding: 0,
             dial: None,
         }

@@ -28,7 +28,8 @@ impl UringDriver {
         let Some(socket) = self.sockets.get_mut(token) else {
             return;
         };
-        if crowded {
+        let greedy = group == BufferGroup::Device && socket.taken.is_over(self.waits);
+        if crowded || greedy {
             socket.receive = Receive::Parked(mode, group);
             self.parked.of_mut(group).push(token.slot);
             return;
