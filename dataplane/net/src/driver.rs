@@ -4,7 +4,8 @@
 //! the same caller. What a caller may rely on, with every implementation (the conformance suite checks each sentence):
 //!
 //! - **Tokens.** A [`Token`] names one socket for its whole life. After [`Completion::Closed`] it is dead; its slot may come
-//!   back under another generation. An operation on a dead token does nothing: no panic, no completion.
+//!   back under another generation, but not before the next [`Driver::wait`]: until then the caller may not have looked at the
+//!   completion that ended it. An operation on a dead token does nothing: no panic, no completion.
 //! - **Receive.** Nothing is read before [`Driver::receive`]. The bytes of [`Completion::Received`] are in stream order, none
 //!   twice, none missing. Data that arrives together with the peer's FIN comes first, then one [`Completion::Eof`].
 //!   A [`Buffer`] is the caller's until [`Driver::give_back`]; the driver never writes to it meanwhile. When all buffers are

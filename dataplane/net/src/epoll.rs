@@ -435,6 +435,7 @@ impl Driver for EpollDriver {
 
     fn wait(&mut self, until: Option<Instant>, completions: &mut Vec<Completion<Socket>>) -> io::Result<()> {
         let before = completions.len();
+        self.sockets.settle();
         loop {
             self.deliver_queue(completions);
             let timeout = self.timeout(until, completions.len() > before);

@@ -450,6 +450,7 @@ impl Driver for UringDriver {
     fn wait(&mut self, until: Option<Instant>, completions: &mut Vec<Completion<InTransit>>) -> io::Result<()> {
         let before = completions.len();
         self.waits = self.waits.wrapping_add(1);
+        self.sockets.settle();
         loop {
             self.deliver_queue(completions);
             self.start_again(completions);

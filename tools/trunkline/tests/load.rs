@@ -194,7 +194,6 @@ fn a_real_server_loses_nothing_in_any_kind_of_load() {
 }
 
 #[test]
-#[ignore = "one run in four a server closes one of the second round's connections without a word: not understood yet"]
 fn two_targets_are_loaded_in_turn_compared_and_drawn() {
     let place = Place::new();
     let up = place.up(&[]);

@@ -191,6 +191,7 @@ impl Driver for SimDriver {
             return Ok(());
         }
         let before = completions.len();
+        network.state(self.id).sockets.settle();
         network.deliver_queue(self.id, completions);
         network.accept(self.id, completions);
         for group in [BufferGroup::Link, BufferGroup::Device] {

@@ -82,6 +82,7 @@ macro_rules! conformance {
                 closing_twice_closes_once;
             tokens:
                 operations_on_a_dead_token_do_nothing,
+                a_slot_is_not_another_s_before_the_end_of_its_token_was_looked_at,
                 a_reused_slot_bumps_its_generation_and_the_old_token_cannot_reach_it,
                 open_counts_sockets_until_they_are_closed;
             accepting:

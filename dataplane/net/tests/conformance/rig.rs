@@ -186,16 +186,33 @@ impl<D: Driver> Node<D> {
 
     /// One `wait`; whether anything came.
     pub fn turn(&mut self, until: Option<trunkline_wire::time::Instant>) -> Result<bool, Failure> {
-        let mut completions = std::mem::take(&mut self.completions);
+        self.wait(until)?;
+        self.look()
+    }
+
+    /// The half of a turn after which the caller has the completions, and has looked at none.
+    pub fn wait(&mut self, until: Option<trunkline_wire::time::Instant>) -> Outcome {
         self.waits += 1;
-        let waited = self.driver.wait(until, &mut completions);
-        waited.map_err(|error| Failure(format!("wait: {error}")))?;
+        let waited = self.driver.wait(until, &mut self.completions);
+        waited.map_err(|error| Failure(format!("wait: {error}")))
+    }
+
+    /// The other half; whether there was anything to look at.
+    pub fn look(&mut self) -> Result<bool, Failure> {
+        let mut completions = std::mem::take(&mut self.completions);
         let any = !completions.is_empty();
         for completion in completions.drain(..) {
             self.absorb(completion)?;
         }
         self.completions = completions;
         Ok(any)
+    }
+
+    /// Whether the last `wait` brought the end of `token`, which nobody has looked at yet.
+    pub fn unseen_end(&self, token: Token) -> bool {
+        self.completions.iter().any(|completion| {
+            matches!(completion, Completion::Closed { token: ended } | Completion::HandedOver { token: ended, .. } if *ended == token)
+        })
     }
 
     fn absorb(&mut self, completion: Completion<D::Socket>) -> Outcome {

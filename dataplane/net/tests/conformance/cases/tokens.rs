@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trunkline_net::driver::{BufferGroup, Driver, ReceiveMode};
+use trunkline_wire::time::Instant;
 
 use crate::harness::{Bounds, Harness, Outcome, Peer, ensure};
 use crate::rig::Rig;
@@ -20,6 +21,40 @@ pub fn operations_on_a_dead_token_do_nothing<H: Harness>(rig: &mut Rig<H>) -> Ou
     }
     // The rig fails on a completion for a dead token.
     rig.run_for(Duration::from_millis(20))
+}
+
+pub fn a_slot_is_not_another_s_before_the_end_of_its_token_was_looked_at<H: Harness>(rig: &mut Rig<H>) -> Outcome {
+    for handed_over in [false, true] {
+        let (node, _peer, old) = rig.node_with_peer(Bounds::default())?;
+        let to = rig.add(Bounds::default());
+        if handed_over {
+            let address = rig.nodes[to].driver.address();
+            rig.nodes[node].hand_over(old, &address);
+        } else {
+            rig.nodes[node].close(old);
+        }
+        let limit = rig.now() + rig.harness.patience();
+        loop {
+            // Without the others' turns nothing moves.
+            rig.nodes[to].turn(Some(Instant::ZERO))?;
+            rig.peers.iter_mut().for_each(|peer| {
+                peer.turn();
+            });
+            rig.nodes[node].wait(Some(Instant::ZERO))?;
+            if rig.nodes[node].unseen_end(old) {
+                break;
+            }
+            if !rig.nodes[node].look()? {
+                rig.harness.pass(limit);
+            }
+            ensure!(rig.now() < limit, "its end does not come");
+        }
+        // The rig fails if the slot is one that it still holds for the old token.
+        rig.nodes[node].connect(rig.harness.mute_address())?;
+        rig.nodes[node].look()?;
+        ensure!(rig.nodes[node].live.len() == 1, "only the new socket is left");
+    }
+    Ok(())
 }
 
 pub fn a_reused_slot_bumps_its_generation_and_the_old_token_cannot_reach_it<H: Harness>(rig: &mut Rig<H>) -> Outcome {
