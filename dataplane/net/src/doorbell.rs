@@ -61,6 +61,13 @@ impl<B: Bell> Doorbell<B> {
             .is_ok()
     }
 
+    /// Wakes by other means than the bell: `ring` is called if the driver sleeps, and must end that sleep.
+    pub(crate) fn wake_by(&self, ring: impl FnOnce()) {
+        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
+            ring();
+        }
+    }
+
     /// After the driver blocked, or instead of it: whether somebody rang since the last answer.
     pub(crate) fn answer(&self) -> bool {
         // The load spares the exclusive access when nobody rang. Missing a ring that comes now is no loss: it is still there
@@ -71,8 +78,6 @@ impl<B: Bell> Doorbell<B> {
 
 impl<B: Bell> Wake for Doorbell<B> {
     fn wake(&self) {
-        if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {
-            self.bell.ring();
-        }
+        self.wake_by(|| self.bell.ring());
     }
 }

@@ -20,7 +20,7 @@
 //! - **Accept.** A full table, or a process out of descriptors, stops accepting *before* a client is accepted and refused by a reset;
 //!   accepting resumes by itself when there is room. [`Completion::AcceptPaused`] tells of it, once per pause.
 //! - **Wake-ups.** A [`Wake::wake`] that happens before or during [`Driver::wait`] makes that wait or the next one return with
-//!   [`Completion::Woken`]; none is lost; several may fold into one.
+//!   [`Completion::Woken`]; none is lost; several may fold into one. So does a [`Driver::wake`] of another driver's.
 //! - **Hand-over.** A token with nothing armed and nothing in flight moves to another driver of the same kind: [`Driver::hand_over`] is
 //!   answered by [`Completion::HandedOver`] with a socket that the other driver's thread passes to [`Driver::adopt`].
 
@@ -163,7 +163,7 @@ pub trait Wake: Send + Sync {
 pub trait Driver {
     /// A socket between two drivers of this kind. Dropping it closes the socket.
     type Socket: Send + std::fmt::Debug;
-    /// Where a hand-over goes to: another driver of this kind.
+    /// Where hand-overs and wake-ups go to: another driver of this kind.
     type Address: Clone + Send + 'static;
 
     /// Time on this driver's monotonic clock. All drivers of a process share one origin.
@@ -175,8 +175,12 @@ pub trait Driver {
     /// This driver's address, for hand-overs to it.
     fn address(&self) -> Self::Address;
 
-    /// A handle that wakes this driver.
+    /// A handle that wakes this driver, from any thread.
     fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Wakes the driver at `at`, as its [`Driver::waker`] would, when this one enters [`Driver::wait`] at the latest: for those who have
+    /// work of their own to submit then, and need no system call more.
+    fn wake(&mut self, at: &Self::Address);
 
     /// Listens on `address` (SO_REUSEPORT where the system has it, so that each thread has its own listener) and accepts from
     /// then on. Returns the bound address; port 0 picks one.

@@ -46,9 +46,9 @@ impl From<TcpStream> for Socket {
     }
 }
 
-/// Where hand-overs go. Descriptors are the process's, so that any driver can adopt from any other.
+/// Where hand-overs and wake-ups go. Descriptors are the process's, so that any driver can adopt from any other.
 #[derive(Clone, Debug)]
-pub struct Address(());
+pub struct Address(Arc<Doorbell<mio::Waker>>);
 
 /// Sockets of one thread over mio. See the module's text.
 #[derive(Debug)]
@@ -269,11 +269,15 @@ impl Driver for EpollDriver {
     }
 
     fn address(&self) -> Address {
-        Address(())
+        Address(Arc::clone(&self.doorbell))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
         self.doorbell.clone()
+    }
+
+    fn wake(&mut self, at: &Address) {
+        at.0.wake();
     }
 
     fn listen(&mut self, address: SocketAddr, listener: ListenerId) -> io::Result<SocketAddr> {

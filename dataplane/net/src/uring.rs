@@ -4,7 +4,8 @@
 //!   are out, connections wait in line, and each is served one buffer in turn as they come back.
 //! - Sockets are *direct* descriptors, places in the ring's own table, which the process's limit of open files doesn't count (though
 //!   the limit bounds the table's size).
-//! - A hand-over is a message from ring to ring.
+//! - A hand-over is a message from ring to ring, and so is a wake-up: it leaves with what else there is to submit. Only threads
+//!   without a ring of this kind ring the bell, an eventfd.
 //! - Nothing completes but in a call by the driver's thread, and a call runs only some twenty deferred completions: so
 //!   [`Driver::wait`] enters again while there are more, a bounded number of times, before the caller sees the batch.
 //!
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::resource::{Resource, getrlimit};
+use slab::Slab;
 use socket2::{Domain, Protocol, Type};
 use trunkline_wire::time::Instant;
 
@@ -92,6 +94,8 @@ pub struct UringDriver {
     doorbell: Arc<Doorbell<EventBell>>,
     bell_watched: bool,
     berth: Arc<Berth>,
+    /// Drivers that a message is on its way to, which ends their sleep.
+    messages: Slab<Arc<Berth>>,
     /// Completions of what never went into the ring.
     queue: VecDeque<Completion<InTransit>>,
     outcomes: Vec<Outcome>,
@@ -130,7 +134,7 @@ impl UringDriver {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
         let doorbell = Arc::new(Doorbell::new(EventBell(bell)));
         let sink = Mapping::new(DISCARD_BYTES_MAX)?;
-        let berth = Berth::new(ring.descriptor(), Arc::clone(&doorbell));
+        let berth = Berth::new(ring.duplicate()?, Arc::clone(&doorbell));
         // The last that can fail: from here on the pools are registered, and `drop` sees to it that the ring ends first.
         let pools = Pools::new(
             &ring,
@@ -148,6 +152,7 @@ impl UringDriver {
             doorbell,
             bell_watched: false,
             berth,
+            messages: Slab::new(),
             queue: VecDeque::new(),
             outcomes: Vec::new(),
             waits: 0,
@@ -261,6 +266,10 @@ impl Driver for UringDriver {
 
     fn waker(&self) -> Arc<dyn Wake> {
         self.doorbell.clone()
+    }
+
+    fn wake(&mut self, at: &Address) {
+        at.0.doorbell().wake_by(|| self.start_message(&at.0));
     }
 
     fn listen(&mut self, address: SocketAddr, listener: ListenerId) -> io::Result<SocketAddr> {

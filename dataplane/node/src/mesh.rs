@@ -93,12 +93,12 @@ pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 #[derive(Default)]
 struct Neighbour {
     door: Door,
-    /// How it is woken; in place before it sleeps for the first time.
+    /// How threads without a driver wake it; in place before it sleeps for the first time.
     waker: OnceLock<Arc<dyn Wake>>,
 }
 
 impl Neighbour {
-    /// After something was left for the shard.
+    /// After something was left for the shard by who is none.
     fn ring(&self) {
         self.door.ring(|| {
             if let Some(waker) = self.waker.get() {
@@ -308,14 +308,19 @@ impl<D: Driver> MeshPort<D> {
         }
     }
 
-    /// Ends the turn: what was sent leaves, and who sleeps is woken. True if something had no room yet.
-    pub fn flush(&mut self) -> bool {
+    /// Ends the turn: what was sent leaves, and who sleeps is woken by `wake`. True if something had no room yet.
+    pub fn flush(&mut self, mut wake: impl FnMut(&D::Address)) -> bool {
         let mut waiting = false;
-        for (lane, neighbour) in self.outgoing.iter_mut().zip(self.neighbours.iter()) {
+        for (shard, lane) in self.outgoing.iter_mut().enumerate() {
             let Some(lane) = lane else { continue };
             lane.seal(&mut self.spares);
             if lane.advance() {
-                neighbour.ring();
+                self.neighbours[shard].door.ring(|| {
+                    let addresses = self.addresses.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    if let Some(address) = &addresses[shard] {
+                        wake(address);
+                    }
+                });
             }
             waiting |= !lane.backlog.is_empty();
         }
@@ -426,6 +431,7 @@ mod tests {
     use trunkline_wire::common::Ping;
     use trunkline_wire::id::Epoch;
     use trunkline_wire::peer::Location;
+    use trunkline_wire::time::Instant;
 
     use super::*;
 
@@ -466,7 +472,7 @@ mod tests {
         a.send(to, Item::Event(down));
         a.link(to, NodeId(6), &Ping { token: 1 }.to_vec());
         assert!(b.next(ShardId(0)).is_none(), "nothing before the turn ends");
-        assert!(!a.flush());
+        assert!(!a.flush(|_| {}));
         let batch = b.next(ShardId(0)).unwrap();
         match &batch.items[..] {
             [
@@ -489,7 +495,7 @@ mod tests {
         while a.shed().messages == 0 {
             a.frames(to, NodeId(5), &forward());
             sent += 1;
-            a.flush();
+            a.flush(|_| {});
             assert!(sent < 100_000, "the backlog is bounded");
         }
         a.frames(to, NodeId(5), &location());
@@ -507,7 +513,7 @@ mod tests {
             );
         }
         let (mut messages, mut events) = (0, 0);
-        while a.flush() || !b.incoming[0].as_ref().unwrap().is_empty() {
+        while a.flush(|_| {}) || !b.incoming[0].as_ref().unwrap().is_empty() {
             while let Some(batch) = b.next(ShardId(0)) {
                 for item in &batch.items {
                     match item {
@@ -537,7 +543,8 @@ mod tests {
         b.attach(&driver);
         assert!(b.about_to_sleep());
         a.send(ShardId(1), Item::Wish(NodeId(1)));
-        a.flush();
+        let mut waker = EpollDriver::new(Options::default()).unwrap();
+        a.flush(|at| waker.wake(at));
         let mut completions = Vec::new();
         let until = driver.now() + Duration::from_secs(10);
         driver.wait(Some(until), &mut completions).unwrap();
@@ -556,20 +563,34 @@ mod tests {
 
     #[test]
     fn two_threads_lose_no_wake_up() {
-        let (mut a, mut b, _) = port_pair();
+        play(|| EpollDriver::new(Options::default()).unwrap());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn two_threads_lose_no_wake_up_over_io_uring() {
+        use trunkline_net::uring;
+        match uring::probe() {
+            Ok(()) => play(|| uring::UringDriver::new(uring::Options::default()).unwrap()),
+            Err(unusable) => println!("skipped: {unusable}"),
+        }
+    }
+
+    /// Two threads throw one item to and fro, and each sleeps whenever it has none.
+    fn play<D: Driver + 'static>(driver: fn() -> D) {
         let rounds = 20_000;
-        let run = |mut port: MeshPort<EpollDriver>, to: ShardId, starts: bool| {
+        let run = |mut port: MeshPort<D>, to: ShardId, starts: bool| {
             move || {
-                let mut driver = EpollDriver::new(Options::default()).unwrap();
+                let mut driver = driver();
                 port.attach(&driver);
                 let mut completions = Vec::new();
-                // Wait for the other to attach: a ring without a waker would not be heard.
+                // Wait for the other to attach: who has no address would not be woken.
                 while port.address(to).is_none() {
                     std::thread::yield_now();
                 }
                 if starts {
                     port.send(to, Item::Wish(NodeId(0)));
-                    port.flush();
+                    port.flush(|at| driver.wake(at));
                 }
                 let mut seen = 0;
                 while seen < rounds {
@@ -579,19 +600,22 @@ mod tests {
                     };
                     let before = driver.now();
                     driver.wait(Some(until), &mut completions).unwrap();
+                    completions.clear();
                     assert!(driver.now() - before < Duration::from_secs(9), "a wake-up was lost");
                     port.awake();
                     while let Some(batch) = port.next(to) {
                         seen += 1;
                         port.recycle(batch);
                         port.send(to, Item::Wish(NodeId(0)));
-                        port.flush();
+                        port.flush(|at| driver.wake(at));
                     }
                 }
+                // The last throw leaves too.
+                driver.wait(Some(Instant::ZERO), &mut completions).unwrap();
             }
         };
-        a.spares.clear();
-        b.spares.clear();
+        let mut ports = mesh::<D>(2).0.into_iter();
+        let (a, b) = (ports.next().unwrap(), ports.next().unwrap());
         let threads = [
             std::thread::spawn(run(a, ShardId(1), true)),
             std::thread::spawn(run(b, ShardId(0), false)),

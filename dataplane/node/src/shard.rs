@@ -237,7 +237,7 @@ impl<D: Driver> Shard<D> {
         self.drain(now);
         self.carry_out(now);
         self.start_sends();
-        self.mesh_waits = self.port.flush();
+        self.mesh_waits = self.port.flush(|at| self.driver.wake(at));
         self.publish(now);
         Ok(())
     }

@@ -28,9 +28,9 @@ pub struct SimDriver {
     bell: Arc<Bell>,
 }
 
-/// Names a driver for hand-overs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SimAddress(DriverId);
+/// Names a driver for hand-overs and wake-ups.
+#[derive(Clone, Debug)]
+pub struct SimAddress(Arc<Bell>);
 
 /// A socket on its way between two drivers of one host.
 #[derive(Debug)]
@@ -121,11 +121,15 @@ impl Driver for SimDriver {
     }
 
     fn address(&self) -> SimAddress {
-        SimAddress(self.id)
+        SimAddress(Arc::clone(&self.bell))
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
         self.bell.clone()
+    }
+
+    fn wake(&mut self, at: &SimAddress) {
+        at.0.wake();
     }
 
     fn listen(&mut self, address: SocketAddr, listener: ListenerId) -> io::Result<SocketAddr> {
@@ -156,7 +160,7 @@ impl Driver for SimDriver {
     }
 
     fn hand_over(&mut self, token: Token, to: &SimAddress) {
-        self.network.borrow_mut().hand_over(self.id, token, to.0);
+        self.network.borrow_mut().hand_over(self.id, token, to.0.id);
     }
 
     fn adopt(&mut self, mut socket: SimSocket) -> Result<Token, (io::Error, SimSocket)> {

@@ -25,7 +25,9 @@ impl UringDriver {
         match key.op {
             Op::Accept => self.accepted(key, outcome, completions),
             Op::Bell => self.bell_watched = outcome.more,
-            Op::Cancel | Op::CloseOrphan => {}
+            Op::Message => self.message_sent(key.slot, outcome.error()),
+            // Its work is done: it ended the sleep.
+            Op::Cancel | Op::CloseOrphan | Op::Messaged => {}
             Op::Receive | Op::Send | Op::Register | Op::Connect | Op::Move | Op::Discard | Op::Close => {
                 self.complete_on_socket(key, outcome, completions);
             }
@@ -48,7 +50,9 @@ impl UringDriver {
             Op::Connect => self.connected(token, outcome, completions),
             Op::Move => self.moved(token, outcome, completions),
             Op::Discard | Op::Close => {}
-            Op::CloseOrphan | Op::Accept | Op::Bell | Op::Cancel => unreachable!("not of sockets"),
+            Op::CloseOrphan | Op::Accept | Op::Bell | Op::Message | Op::Messaged | Op::Cancel => {
+                unreachable!("not of sockets")
+            }
         }
         self.end_if_quiet(token, completions);
     }

@@ -4,7 +4,7 @@
 //! is the target's kernel side, and whoever has the [`Socket`] value may adopt it there. The target's loop must run for it to
 //! complete. A value that is dropped instead leaves its place with the target, to be closed.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use io_uring::types::Fixed;
@@ -17,25 +17,29 @@ use crate::driver::Wake;
 #[derive(Debug)]
 pub(super) struct Berth {
     doorbell: Arc<Doorbell<EventBell>>,
+    /// The ring. A descriptor of its own, so that a message that is yet to be submitted can't reach whatever file has the number of
+    /// a ring that was closed meanwhile.
+    ring: OwnedFd,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The ring's descriptor, until the driver is dropped.
-    ring: Option<RawFd>,
+    /// The driver was dropped.
+    left: bool,
     /// Places whose sockets nobody adopted.
     abandoned: Vec<Fixed>,
 }
 
 impl Berth {
-    pub(super) fn new(ring: RawFd, doorbell: Arc<Doorbell<EventBell>>) -> Arc<Berth> {
+    pub(super) fn new(ring: OwnedFd, doorbell: Arc<Doorbell<EventBell>>) -> Arc<Berth> {
         let state = State {
-            ring: Some(ring),
+            left: false,
             abandoned: Vec::new(),
         };
         Arc::new(Berth {
             doorbell,
+            ring,
             state: Mutex::new(state),
         })
     }
@@ -43,13 +47,22 @@ impl Berth {
     /// Lets `send` start a message to the ring, if there still is one; it's not closed meanwhile.
     pub(super) fn with_ring<T>(&self, send: impl FnOnce(RawFd) -> T) -> Option<T> {
         let state = self.state();
-        state.ring.map(send)
+        (!state.left).then(|| send(self.ring()))
+    }
+
+    /// The ring, which this keeps from being closed.
+    pub(super) fn ring(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    pub(super) fn doorbell(&self) -> &Doorbell<EventBell> {
+        &self.doorbell
     }
 
     /// The driver is going; nothing reaches it any more.
     pub(super) fn leave(&self) {
         let mut state = self.state();
-        state.ring = None;
+        state.left = true;
         state.abandoned.clear();
     }
 
@@ -60,7 +73,7 @@ impl Berth {
 
     fn abandon(&self, place: Fixed) {
         let mut state = self.state();
-        if state.ring.is_some() {
+        if !state.left {
             state.abandoned.push(place);
             drop(state);
             self.doorbell.wake();
@@ -73,7 +86,7 @@ impl Berth {
     }
 }
 
-/// Where hand-overs go: a ring of this process.
+/// Where hand-overs and wake-ups go: a ring of this process.
 #[derive(Clone, Debug)]
 pub struct Address(pub(super) Arc<Berth>);
 

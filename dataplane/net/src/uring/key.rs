@@ -32,11 +32,15 @@ pub(super) enum Op {
     Accept,
     /// The doorbell's descriptor.
     Bell,
+    /// A message that ends the sleep of another ring; the slot is that of [`super::Messages`].
+    Message,
+    /// Such a message, come here.
+    Messaged,
     /// A cancellation.
     Cancel,
 }
 
-const OPS: [Op; 11] = [
+const OPS: [Op; 13] = [
     Op::Receive,
     Op::Send,
     Op::Register,
@@ -47,6 +51,8 @@ const OPS: [Op; 11] = [
     Op::CloseOrphan,
     Op::Accept,
     Op::Bell,
+    Op::Message,
+    Op::Messaged,
     Op::Cancel,
 ];
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
@@ -71,9 +71,13 @@ impl Ring {
         })
     }
 
-    /// Its descriptor, as the address of messages to it.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.inner.as_raw_fd()
+    /// Another descriptor of it, as the address of messages to it.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring stays open while it's borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.inner.as_raw_fd()) }.try_clone_to_owned()
     }
 
     /// For registrations.

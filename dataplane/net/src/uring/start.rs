@@ -3,13 +3,17 @@
 use io_uring::squeue::Flags;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
+use nix::errno::Errno;
 use nix::libc;
 use socket2::SockAddr;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use super::UringDriver;
+use super::handover::Berth;
 use super::key::{Key, Op};
 use super::socket::{Dial, Receive, Send, Socket};
+use crate::doorbell::Bell;
 use crate::driver::{BufferGroup, ReceiveMode, Token};
 
 /// How many bytes one receive takes.
@@ -130,6 +134,25 @@ impl UringDriver {
             .build();
         // SAFETY: a message of a descriptor points to no memory.
         unsafe { self.start(Key::of(Op::Move, token), entry) };
+    }
+
+    /// Sends a message to the ring of `to` that ends its sleep.
+    pub(super) fn start_message(&mut self, to: &Arc<Berth>) {
+        let ring = to.ring();
+        let place = self.messages.insert(Arc::clone(to));
+        let there = Key::new(Op::Messaged, 0, 0).encode();
+        let entry = opcode::MsgRingData::new(Fd(ring), 0, there, None).build();
+        // SAFETY: the message points to no memory.
+        unsafe { self.start(Key::new(Op::Message, 0, place as u32), entry) };
+    }
+
+    /// A message has gone out, or could not.
+    pub(super) fn message_sent(&mut self, place: u32, error: Option<Errno>) {
+        let to = self.messages.try_remove(place as usize);
+        if let (Some(to), Some(_)) = (to, error) {
+            // Out of memory, or the other is gone. The sleep that was to be ended is ended by the bell.
+            to.doorbell().bell().ring();
+        }
     }
 
     /// Closes the descriptor of `token`, on which nothing is under way, and first discards what would make the close a reset.

@@ -96,6 +96,7 @@ macro_rules! conformance {
                 links_are_read_while_the_devices_have_no_buffer,
                 a_lent_buffer_is_not_written_to;
             wakeups:
+                one_driver_wakes_another_also_itself_and_not_who_is_gone,
                 no_wake_is_lost_in_a_race,
                 a_wake_before_the_wait_ends_it,
                 wait_lasts_until_its_deadline;

@@ -81,6 +81,10 @@ impl<D: Driver, const SPLICES: bool> Driver for Mutant<D, SPLICES> {
         self.inner.waker()
     }
 
+    fn wake(&mut self, at: &D::Address) {
+        self.inner.wake(at);
+    }
+
     fn listen(&mut self, address: SocketAddr, listener: ListenerId) -> io::Result<SocketAddr> {
         self.inner.listen(address, listener)
     }

@@ -9,6 +9,27 @@ use trunkline_net::driver::Driver;
 use crate::harness::{Bounds, Failure, Harness, Outcome, ensure};
 use crate::rig::Rig;
 
+pub fn one_driver_wakes_another_also_itself_and_not_who_is_gone<H: Harness>(rig: &mut Rig<H>) -> Outcome {
+    let (waker, sleeper) = (rig.add(Bounds::default()), rig.add(Bounds::default()));
+    rig.run_for(Duration::from_millis(5))?;
+    for woken in [sleeper, waker] {
+        let at = rig.nodes[woken].driver.address();
+        let before = rig.nodes[woken].wakes;
+        // Several may fold into one.
+        for _ in 0..3 {
+            rig.nodes[waker].driver.wake(&at);
+        }
+        rig.run("it wakes", |rig| rig.nodes[woken].wakes > before)?;
+        rig.run_for(Duration::from_millis(5))?;
+        let wakes = rig.nodes[woken].wakes - before;
+        ensure!(wakes <= 3, "{wakes} wake-ups of 3 wakes");
+    }
+    let gone = rig.nodes[sleeper].driver.address();
+    rig.nodes.truncate(sleeper);
+    rig.nodes[waker].driver.wake(&gone);
+    rig.run_for(Duration::from_millis(5))
+}
+
 pub fn no_wake_is_lost_in_a_race<H: Harness>(rig: &mut Rig<H>) -> Outcome {
     let node = rig.add(Bounds::default());
     let waker = rig.nodes[node].driver.waker();
