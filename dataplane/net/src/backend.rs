@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::epoll;
+
 /// What the operator asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -30,22 +32,23 @@ pub enum Chosen {
 pub struct Unavailable(String);
 
 impl Backend {
-    /// Tries what has to be tried, and logs what was chosen and why.
+    /// Tries what has to be tried, for a process with a driver of these bounds in each of its `threads`, and logs what was chosen and
+    /// why.
     ///
     /// # Errors
     /// If io_uring was asked for by name and doesn't work here: it isn't replaced behind the operator's back.
-    pub fn choose(self) -> Result<Chosen, Unavailable> {
+    pub fn choose(self, threads: usize, bounds: &epoll::Options) -> Result<Chosen, Unavailable> {
         match self {
             Backend::Epoll => {
                 tracing::info!("back end: epoll, as was asked for");
                 Ok(Chosen::Epoll)
             }
             Backend::Uring => {
-                try_uring().map_err(Unavailable)?;
+                try_uring(threads, bounds).map_err(Unavailable)?;
                 tracing::info!("back end: io_uring, as was asked for");
                 Ok(Chosen::Uring)
             }
-            Backend::Auto => match try_uring() {
+            Backend::Auto => match try_uring(threads, bounds) {
                 Ok(()) => {
                     tracing::info!("back end: io_uring, which passed its self-test");
                     Ok(Chosen::Uring)
@@ -60,12 +63,12 @@ impl Backend {
 }
 
 #[cfg(target_os = "linux")]
-fn try_uring() -> Result<(), String> {
-    crate::uring::probe().map_err(|why| why.to_string())
+fn try_uring(threads: usize, bounds: &epoll::Options) -> Result<(), String> {
+    crate::uring::probe_for(threads, &bounds.clone().into()).map_err(|why| why.to_string())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn try_uring() -> Result<(), String> {
+fn try_uring(_threads: usize, _bounds: &epoll::Options) -> Result<(), String> {
     Err("io_uring is Linux's, and this is another system".to_owned())
 }
 
@@ -108,14 +111,15 @@ mod tests {
 
     #[test]
     fn auto_never_fails_and_uring_never_degrades() {
-        let auto = Backend::Auto.choose().unwrap();
-        match Backend::Uring.choose() {
+        let bounds = epoll::Options::default();
+        let auto = Backend::Auto.choose(2, &bounds).unwrap();
+        match Backend::Uring.choose(2, &bounds) {
             Ok(chosen) => assert_eq!((chosen, auto), (Chosen::Uring, Chosen::Uring)),
             Err(error) => {
                 assert_eq!(auto, Chosen::Epoll);
                 assert!(error.to_string().contains("io_uring"), "{error}");
             }
         }
-        assert_eq!(Backend::Epoll.choose().unwrap(), Chosen::Epoll);
+        assert_eq!(Backend::Epoll.choose(2, &bounds).unwrap(), Chosen::Epoll);
     }
 }

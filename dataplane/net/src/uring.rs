@@ -51,7 +51,7 @@ pub use self::handover::{Address, Socket as InTransit};
 use self::key::{Key, Op};
 use self::mapping::Mapping;
 pub use self::options::Options;
-pub use self::probe::{Unusable, probe};
+pub use self::probe::{Unusable, probe, probe_for};
 use self::ring::{Outcome, Ring};
 use self::socket::{Dial, Phase, Receive, Send, Socket};
 use crate::clock;

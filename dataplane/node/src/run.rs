@@ -128,14 +128,28 @@ impl Node {
     /// One line that names the setting, the file or the port.
     pub fn start(config: Config) -> Result<Node, StartError> {
         config.check()?;
-        match config.node.backend.choose()? {
-            Chosen::Uring => Node::start_on(config, |options| UringDriver::new(options.into())),
-            Chosen::Epoll => Node::start_on(config, EpollDriver::new),
+        let cores = match &config.node.cores {
+            Some(cores) => cores.clone(),
+            None => CoreList::allowed().map_err(StartError::System)?,
+        };
+        raise_descriptor_limit(config.limits.sockets_max, cores.cores().len());
+        let bounds = Options {
+            sockets_max: config.limits.sockets_max,
+            ..Options::default()
+        };
+        match config.node.backend.choose(cores.cores().len(), &bounds)? {
+            Chosen::Uring => Node::start_on(config, &cores, &bounds, |options| UringDriver::new(options.into())),
+            Chosen::Epoll => Node::start_on(config, &cores, &bounds, EpollDriver::new),
         }
     }
 
     /// As [`Node::start`], with drivers of one kind for the shards.
-    fn start_on<D: Driver + 'static>(config: Config, make: MakeDriver<D>) -> Result<Node, StartError> {
+    fn start_on<D: Driver + 'static>(
+        config: Config,
+        cores: &CoreList,
+        bounds: &Options,
+        make: MakeDriver<D>,
+    ) -> Result<Node, StartError> {
         let identity = Identity::open(&config.node.data_dir)?;
         let secret_file = config.node.secret_file.clone();
         let secret = read_secret(&secret_file.unwrap_or_else(|| config.node.data_dir.join(SECRET)))?;
@@ -146,13 +160,7 @@ impl Node {
             .as_ref()
             .map(|path: &PathBuf| read_secret(path))
             .transpose()?;
-        let cores = match &config.node.cores {
-            Some(cores) => cores.clone(),
-            None => CoreList::allowed().map_err(StartError::System)?,
-        };
         let ports = Ports::bind(&config)?;
-        raise_descriptor_limit(config.limits.sockets_max, cores.cores().len());
-
         let count = cores.cores().len() as u16;
         let (mesh_ports, mailboxes) = mesh::<D>(count);
         let agent = start_agent(&config, &identity, &ports, keys.clone(), &mailboxes)?;
@@ -177,7 +185,16 @@ impl Node {
             agent: Arc::clone(&agent.view),
             mailboxes,
         });
-        let started = start_shards(&config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
+        let started = start_shards(
+            bounds,
+            config.limits.direct_links_max,
+            &shared,
+            make,
+            mesh_ports,
+            token_key,
+            &ports,
+        )
+        .and_then(|shards| {
             let routes = http::routes(Arc::clone(&shared));
             let http = http::serve(ports.http, routes).map_err(StartError::System)?;
             Ok((shards, http))

@@ -11,7 +11,9 @@ use io_uring::squeue::Flags;
 use io_uring::types::Fixed;
 use nix::errno::Errno;
 
+use super::UringDriver;
 use super::buffers::Pools;
+use super::options::Options;
 use super::ring::Ring;
 use super::start::{RECEIVE_MULTISHOT, RECEIVE_POLL_FIRST};
 use crate::driver::BufferGroup;
@@ -75,9 +77,32 @@ impl Unusable {
 /// # Errors
 /// What doesn't work, and what to do about it.
 pub fn probe() -> Result<(), Unusable> {
-    // In a thread of its own: some time after a ring's end the kernel interrupts the thread that it belonged to, and the caller's may
-    // be in a system call by then that it doesn't expect to end with EINTR.
-    let thread = thread::Builder::new().name("uring-probe".into()).spawn(try_everything);
+    in_a_thread(try_everything)
+}
+
+/// [`probe`], and then as many drivers at once as the process will have threads, at their full size: memory or descriptors that are
+/// enough for one small ring need not be for all.
+///
+/// # Errors
+/// What doesn't work, and what to do about it.
+pub fn probe_for(threads: usize, options: &Options) -> Result<(), Unusable> {
+    probe()?;
+    let options = options.clone();
+    let build = move || {
+        let drivers = (0..threads).map(|_| UringDriver::new(options.clone()));
+        let drivers: Vec<UringDriver> = drivers
+            .collect::<io::Result<_>>()
+            .map_err(Unusable::at("the rings of all threads"))?;
+        drop(drivers);
+        Ok(())
+    };
+    in_a_thread(build)
+}
+
+/// In a thread of its own: some time after a ring's end the kernel interrupts the thread that it belonged to, and the caller's may
+/// be in a system call by then that it doesn't expect to end with EINTR.
+fn in_a_thread(work: impl FnOnce() -> Result<(), Unusable> + Send + 'static) -> Result<(), Unusable> {
+    let thread = thread::Builder::new().name("uring-probe".into()).spawn(work);
     let thread = thread.map_err(Unusable::at("a thread"))?;
     let crashed = |_| Err(Unusable::at("a thread")(io::ErrorKind::Other.into()));
     thread.join().unwrap_or_else(crashed)

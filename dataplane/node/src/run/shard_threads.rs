@@ -16,24 +16,20 @@ use trunkline_wire::id::ShardId;
 
 use super::ports::Ports;
 use super::{MakeDriver, Shared, StartError, lock};
-use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::mesh::{MeshPort, Order};
 use crate::shard::{Shard, ShardConfig};
 
 /// Starts a thread for each processor; when this returns, all of them listen.
 pub(super) fn start_shards<D: Driver + 'static>(
-    config: &Config,
+    bounds: &Options,
+    direct_links_max: u32,
     shared: &Arc<Shared>,
     make: MakeDriver<D>,
     mesh_ports: Vec<MeshPort<D>>,
     token_key: Option<Secret>,
     ports: &Ports,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
-    let options = Options {
-        sockets_max: config.limits.sockets_max,
-        ..Options::default()
-    };
     let (tell, told) = mpsc::channel();
     let mut threads = Vec::new();
     for (index, port) in mesh_ports.into_iter().enumerate() {
@@ -45,13 +41,13 @@ pub(super) fn start_shards<D: Driver + 'static>(
             roles: shared.roles,
             keys: shared.keys.clone(),
             token_key: token_key.clone(),
-            direct_links_max: config.limits.direct_links_max,
+            direct_links_max,
             seed: u64::from_le_bytes(random_bytes()),
             entropy: Entropy::System,
         };
         let start = ShardStart {
             config: shard_config,
-            options: options.clone(),
+            options: bounds.clone(),
             make,
             core: shared.cores[index],
             device: ports.device,

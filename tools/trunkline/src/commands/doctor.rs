@@ -15,7 +15,7 @@ use serde_json::json;
 use trunkline_net::backend::{Backend, Chosen};
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::{EpollDriver, Options};
-use trunkline_node::config::{CONTROL_PORT, DEVICE_PORT, HTTP_PORT, LimitsSection, PEER_PORT};
+use trunkline_node::config::{CONTROL_PORT, CoreList, DEVICE_PORT, HTTP_PORT, LimitsSection, PEER_PORT};
 
 /// Tries what a node needs of this host, and says what to change: io_uring, limits, processors, ports, the kernel's settings.
 #[derive(clap::Args)]
@@ -89,9 +89,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// As many as a node would start.
+fn threads() -> usize {
+    CoreList::allowed().map_or(1, |cores| cores.cores().len())
+}
+
 /// The self-test, as a node does it at its start.
 fn uring() -> Finding {
-    match (Backend::Uring.choose(), kernel("kernel/io_uring_disabled").as_deref()) {
+    match (
+        Backend::Uring.choose(threads(), &Options::default()),
+        kernel("kernel/io_uring_disabled").as_deref(),
+    ) {
         (Ok(_), _) => Finding::ok("io_uring", "passes its self-test"),
         (Err(error), Some(disabled @ ("1" | "2"))) => Finding::warn(
             "io_uring",
@@ -117,7 +125,7 @@ fn epoll() -> Finding {
 }
 
 fn backend() -> Finding {
-    match Backend::Auto.choose() {
+    match Backend::Auto.choose(threads(), &Options::default()) {
         Ok(Chosen::Uring) => Finding::ok("backend auto", "chooses io_uring, which passes its self-test"),
         Ok(Chosen::Epoll) => Finding::warn(
             "backend auto",

@@ -4,6 +4,8 @@
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
+use trunkline_net::backend::{Backend, Chosen};
+use trunkline_net::epoll;
 use trunkline_net::uring::{Unusable, probe};
 
 use super::alone;
@@ -84,6 +86,25 @@ fn too_little_locked_memory_is_named_where_it_matters() {
                 Ok(()) => println!("64 KiB of memlock are enough here"),
                 Err(why) => assert!(why.to_string().contains("memlock"), "{why}"),
             }
+        },
+    );
+}
+
+/// One small ring works where the rings of all threads don't: `auto` takes epoll instead of failing at the start.
+#[test]
+fn a_limit_that_only_the_full_size_meets_makes_auto_take_epoll() {
+    alone(
+        "uring::selftest::a_limit_that_only_the_full_size_meets_makes_auto_take_epoll",
+        || {
+            setrlimit(Resource::RLIMIT_NOFILE, 300, 300).expect("lowering is allowed");
+            probe().expect("a small ring fits");
+            let bounds = epoll::Options::default();
+            assert_eq!(Backend::Auto.choose(2, &bounds).unwrap(), Chosen::Epoll);
+            let why = Backend::Uring
+                .choose(2, &bounds)
+                .expect_err("it doesn't fit")
+                .to_string();
+            assert!(why.contains("limit of 300 open files") && !why.contains('\n'), "{why}");
         },
     );
 }
