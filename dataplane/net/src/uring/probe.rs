@@ -10,6 +10,7 @@ use io_uring::opcode;
 use io_uring::squeue::Flags;
 use io_uring::types::Fixed;
 use nix::errno::Errno;
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::UringDriver;
 use super::buffers::Pools;
@@ -90,11 +91,9 @@ pub fn probe_for(threads: usize, options: &Options) -> Result<(), Unusable> {
     let options = options.clone();
     let build = move || {
         let drivers = (0..threads).map(|_| UringDriver::new(options.clone()));
-        let drivers: Vec<UringDriver> = drivers
-            .collect::<io::Result<_>>()
-            .map_err(Unusable::at("the rings of all threads"))?;
-        drop(drivers);
-        Ok(())
+        // What they warn of will be said by those that are used.
+        let made = with_default(NoSubscriber::default(), || drivers.collect::<io::Result<Vec<_>>>());
+        made.map(drop).map_err(Unusable::at("the rings of all threads"))
     };
     in_a_thread(build)
 }
