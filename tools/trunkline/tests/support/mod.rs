@@ -12,12 +12,15 @@ use serde_json::Value;
 
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The binary with these arguments, and an environment in which nothing is set.
+/// The binary with these arguments, and an environment in which nothing is set but the back end, if the tests are told of one.
 pub fn trunkline<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
     command.args(arguments);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TRUNKLINE_")) {
         command.env_remove(name);
+    }
+    if let Some(backend) = std::env::var_os("TRUNKLINE_TEST_BACKEND") {
+        command.env("TRUNKLINE_BACKEND", backend);
     }
     command
 }
