@@ -51,6 +51,7 @@ counters! {
     reports_unclaimed => "Reports whose sender had gone.",
     replies_late => "Answers about messages that were resolved already.",
     replies_dropped => "Answers that found no link back.",
+    passages_lost => "Confirmed messages answered with: try again, because the link that they went over was lost.",
     replies_relayed => "Answers passed on for other nodes.",
     retries => "Messages tried again.",
     retries_delayed => "Retries that had to wait for the retry budget.",

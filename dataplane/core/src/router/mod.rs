@@ -10,10 +10,12 @@
 //! | `send` | what becomes of a message that a device sends: retries, and its one report |
 //! | `route` | where a message goes next, and its delivery |
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
+//! | `passed` | what is answered at once when the link is lost that a message went over |
 //! | `peers` | which shard a frame from a link is for; links that come and go; maps |
 
 mod attach;
 mod instance;
+mod passed;
 mod peers;
 mod route;
 mod send;
@@ -43,6 +45,7 @@ use crate::session::Sessions;
 use crate::sources::Sources;
 use crate::unresolved::{self, MessageId};
 use instance::Asked;
+use passed::Passed;
 use timers::Timer;
 use trunkline_wire::keyed::KeyMap;
 
@@ -97,6 +100,7 @@ pub struct Router {
     // Where others are.
     locations: Locations,
     links: BTreeMap<NodeId, LinkView>,
+    passed: Passed,
 
     // As an instance of regions.
     /// Which it serves, by the map.
@@ -166,6 +170,7 @@ impl Router {
             retry_budget: RetryBudget::new(now.at, config.shards),
             locations: Locations::new(LOCATIONS_MAX),
             links: BTreeMap::new(),
+            passed: Passed::default(),
             served: BTreeSet::new(),
             presence: BTreeMap::new(),
             sources: Sources::default(),

@@ -127,6 +127,7 @@ impl Router {
                 ..*forward
             },
         );
+        self.note_passage(forward, node);
         true
     }
 

@@ -1,0 +1,102 @@
+//! The claims about a link that is lost while messages are under way on it: they don't wait for a timer.
+
+mod cluster;
+
+use cluster::{CONNECTION, Cluster, INSTANCE};
+use trunkline_wire::report::Outcome;
+
+const A: usize = 0;
+const B: usize = 1;
+const R1: usize = 2;
+const R2: usize = 3;
+
+const DELIVERED: Outcome = Outcome::Delivered { late: false };
+
+/// A visible death is acted on within this time, the messages on their way included.
+const VISIBLE_MS: u64 = 250;
+
+fn cluster() -> Cluster {
+    Cluster::new(&[CONNECTION, CONNECTION, INSTANCE, INSTANCE], &[&[R1, R2]])
+}
+
+#[test]
+fn what_was_on_its_way_to_an_instance_that_dies_goes_by_the_other_at_once() {
+    for dies in [R1, R2] {
+        let mut cluster = cluster();
+        let from = cluster.welcome(A, "a");
+        let to = cluster.welcome(B, "b");
+        cluster.link_down(A, B);
+        cluster.hold(A, dies);
+        for number in 0..10 {
+            cluster.send(from, "b", number);
+        }
+        cluster.run_ms(100);
+        let under_way = 10 - cluster.reports(from).len();
+        cluster.cut_off(dies);
+        cluster.run_ms(VISIBLE_MS);
+        assert_eq!(cluster.reports(from).len(), 10, "{under_way} were under way");
+        assert!(cluster.reports(from).iter().all(|report| report.1 == DELIVERED));
+        assert_eq!(cluster.deliveries(to), 10);
+        assert_eq!(cluster.router(A).counters().passages_lost, under_way as u64);
+    }
+}
+
+#[test]
+fn what_was_on_its_way_from_an_instance_to_a_server_that_dies_reaches_the_device_where_it_comes_back() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let old = cluster.welcome(B, "b");
+    cluster.link_down(A, B);
+    for instance in [R1, R2] {
+        cluster.hold(instance, B);
+    }
+    cluster.send(from, "b", 0);
+    cluster.run_ms(100);
+    assert_eq!(cluster.reports(from), []);
+    cluster.cut_off(B);
+    let new = cluster.connect_presenting(A, "b", cluster.epoch(old).unwrap(), 1);
+    cluster.run_ms(VISIBLE_MS);
+    assert_eq!(cluster.reports(from).len(), 1);
+    assert_eq!(cluster.reports(from)[0].1, DELIVERED);
+    assert_eq!(cluster.deliveries(new), 1);
+}
+
+#[test]
+fn an_answer_that_is_lost_with_its_link_is_asked_for_again_and_the_message_shown_once_to_a_session() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let to = cluster.welcome(B, "b");
+    cluster.run_ms(10);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(20);
+    // Straight there; the device has it, and its acknowledgement is on its way back.
+    cluster.mute(to);
+    cluster.send(from, "b", 1);
+    cluster.run_ms(20);
+    cluster.link_down(A, B);
+    cluster.run_ms(VISIBLE_MS);
+    assert_eq!(cluster.deliveries(to), 2, "the copy is not written again");
+    let ack = trunkline_wire::device::Acknowledge {
+        delivery: 2,
+        late: false,
+    };
+    cluster.say(to, &trunkline_wire::device::ClientFrame::Acknowledge(ack));
+    cluster.run_ms(20);
+    assert_eq!(cluster.reports(from).len(), 2, "the answer goes the copy's way back");
+    assert_eq!(cluster.reports(from)[1].1, DELIVERED);
+}
+
+#[test]
+fn a_fire_and_forget_message_is_not_kept_in_mind() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    let number = trunkline_wire::report::Number {
+        number: 0,
+        confirmed: None,
+    };
+    cluster.send_with(from, "b", number, trunkline_wire::report::TtlMs::default());
+    cluster.run_ms(10);
+    cluster.cut_off(A);
+    assert_eq!(cluster.router(A).counters().passages_lost, 0);
+}
