@@ -44,6 +44,8 @@ pub struct Unresolved {
     due: Instant,
     /// An attempt is under way, and nobody has answered it yet.
     unanswered: bool,
+    /// It has been sent; otherwise there was no way yet, and sending it is no retry.
+    left: bool,
     attempts: u32,
     /// Sender id, recipient id and payload, one behind the other.
     texts: Box<[u8]>,
@@ -65,6 +67,11 @@ impl Unresolved {
     /// How many bytes it holds.
     pub fn bytes(&self) -> usize {
         self.texts.len()
+    }
+
+    /// Whether an attempt could leave this node.
+    pub fn has_left(&self) -> bool {
+        self.left
     }
 
     /// The message as it leaves, with what is left of its time; `None` if nothing is.
@@ -91,6 +98,15 @@ impl Unresolved {
             payload: Tail(&self.texts[usize::from(self.sender_bytes) + usize::from(self.recipient_bytes)..]),
         })
     }
+}
+
+/// Whether a message can leave this node now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// There is a link that leads on.
+    Open,
+    /// There is none: at most it can be delivered here.
+    None,
 }
 
 /// What is due for a message.
@@ -161,11 +177,11 @@ impl Table {
             .filter(|m| m.generation == place.generation)
     }
 
-    /// Adds a message that is being sent for the first time.
+    /// Adds a message that is being sent for the first time; `way`: it can leave this node.
     ///
     /// # Panics
     /// If it is there already.
-    pub fn insert(&mut self, now: Instant, session: SessionRef, forward: &Forward<'_>, recipient: IdRef<'_>) {
+    pub fn insert(&mut self, now: Instant, session: SessionRef, forward: &Forward<'_>, recipient: IdRef<'_>, way: Way) {
         let sender = forward.sender.as_str();
         let mut texts = Vec::with_capacity(sender.len() + recipient.as_str().len() + forward.payload.0.len());
         texts.extend_from_slice(sender.as_bytes());
@@ -190,6 +206,7 @@ impl Table {
             lowest: forward.number.confirmed.unwrap_or(id.number),
             due,
             unanswered: true,
+            left: way == Way::Open,
             attempts: 1,
             sender_bytes: sender.len() as u8,
             recipient_bytes: recipient.as_str().len() as u8,
@@ -237,13 +254,14 @@ impl Table {
         self.later.push(Reverse((message.due, place)));
     }
 
-    /// It was sent again.
-    pub fn retried(&mut self, now: Instant, place: UnresolvedRef) {
+    /// It was sent again, or for the first time.
+    pub fn retried(&mut self, now: Instant, place: UnresolvedRef, way: Way) {
         let Some(message) = self.slab.get_mut(place.index as usize) else {
             return;
         };
         message.attempts = message.attempts.saturating_add(1);
         message.unanswered = true;
+        message.left |= way == Way::Open;
         let wait = ANSWER_WAIT_MIN
             .saturating_mul(1 << (message.attempts - 1).min(10))
             .min(ANSWER_WAIT_MAX);

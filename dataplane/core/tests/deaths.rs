@@ -100,3 +100,40 @@ fn a_fire_and_forget_message_is_not_kept_in_mind() {
     cluster.cut_off(A);
     assert_eq!(cluster.router(A).counters().passages_lost, 0);
 }
+
+#[test]
+fn a_message_that_found_no_way_leaves_when_there_is_one_and_that_is_no_retry() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    for other in [B, R1, R2] {
+        cluster.link_down(A, other);
+    }
+    // More than any budget of retries would allow at once.
+    for number in 0..500 {
+        cluster.send(from, "b", number);
+    }
+    cluster.run_ms(3_000);
+    assert_eq!(cluster.reports(from), []);
+    assert_eq!(cluster.router(A).counters().retries, 0);
+    cluster.link_up(A, R1);
+    cluster.run_ms(1_600);
+    assert_eq!(cluster.reports(from).len(), 500);
+    assert!(cluster.reports(from).iter().all(|report| report.1 == DELIVERED));
+    assert!(cluster.router(A).counters().retries_free > 0);
+}
+
+#[test]
+fn a_server_that_was_paused_closes_no_device_before_it_has_read_what_came_meanwhile() {
+    let mut cluster = cluster();
+    let (device, mute) = (cluster.welcome(A, "a"), cluster.welcome(A, "mute"));
+    let idle_ms = u64::from(trunkline_wire::device::PING_INTERVAL_MS_DEFAULT) / 2 * 3;
+    cluster.skip(std::time::Duration::from_millis(idle_ms - 10_000));
+    cluster.pause(A, 20_000);
+    cluster.skip(std::time::Duration::from_millis(20_500));
+    let ping = trunkline_wire::device::Ping { token: 1 };
+    cluster.say(device, &trunkline_wire::device::ClientFrame::Ping(ping));
+    cluster.skip(std::time::Duration::from_secs(5));
+    assert!(cluster.is_open(device));
+    assert!(!cluster.is_open(mute));
+}

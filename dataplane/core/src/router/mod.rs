@@ -111,6 +111,8 @@ pub struct Router {
     asked: BTreeMap<DeviceKey, Asked>,
     asked_bytes: usize,
     ticked: Instant,
+    /// What [`Router::deadline`] said last.
+    due: Instant,
     pings: u64,
 
     /// Streams to begin once this shard's map is new enough.
@@ -177,6 +179,7 @@ impl Router {
             asked: BTreeMap::new(),
             asked_bytes: 0,
             ticked: now.at,
+            due: Instant::NEVER,
             pings: 0,
             syncs_waiting: Vec::new(),
             map: Arc::clone(&map),
@@ -190,6 +193,9 @@ impl Router {
     pub fn tick(&mut self, now: Now, out: &mut Outbox) {
         if now.at.since(self.ticked) > PAUSE_MAX {
             self.doubt(out);
+        }
+        if now.at.since(self.due) > PAUSE_MAX {
+            self.forgive(now);
         }
         self.ticked = now.at;
         self.tick_sessions(now, out);
@@ -213,7 +219,8 @@ impl Router {
             .peek()
             .map_or(Instant::NEVER, |Reverse((at, ..))| *at);
         let unresolved = self.unresolved.deadline();
-        sessions.min(unresolved).min(self.instance_deadline())
+        self.due = sessions.min(unresolved).min(self.instance_deadline());
+        self.due
     }
 
     /// What was counted.

@@ -2,7 +2,7 @@
 
 use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ErrorCode, PAYLOAD_BYTES_MAX, Report, Send};
-use trunkline_wire::id::{Epoch, IdRef};
+use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
 use trunkline_wire::peer::{Forward, Reply, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
 
@@ -10,7 +10,7 @@ use super::{Now, Router};
 use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
 use crate::session::SessionRef;
-use crate::unresolved::{Due, MessageId};
+use crate::unresolved::{self, Due, MessageId};
 
 /// How long a retry waits that found the budget spent.
 const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
@@ -95,10 +95,21 @@ impl Router {
             sender.unresolved += 1;
             self.counters.messages_in_confirmed += 1;
             self.retry_budget.earn();
-            self.unresolved.insert(now.at, session, &forward, send.recipient);
+            let way = self.way_to(recipient);
+            self.unresolved.insert(now.at, session, &forward, send.recipient, way);
         }
         self.counters.messages_in += 1;
         self.dispatch(now, &forward, out);
+    }
+
+    /// Whether a message to `recipient` can leave this node, or needn't: by way of its region.
+    fn way_to(&self, recipient: DeviceKey) -> unresolved::Way {
+        let instances = self.map.instances(self.map.region_of(recipient));
+        let leads_on = |&node: &NodeId| node == self.config.node || self.ready(node);
+        match instances.iter().any(leads_on) {
+            true => unresolved::Way::Open,
+            false => unresolved::Way::None,
+        }
     }
 
     /// Gives a message of this node to the shard that owns its recipient.
@@ -170,27 +181,34 @@ impl Router {
                     };
                     self.report(now, message.session, &message, outcome, Way::Unknown, out);
                 }
-                Due::Retry(place) if self.retry_budget.take(now.at) => {
+                Due::Retry(place) => {
                     let Some(message) = self.unresolved.at(place) else {
                         continue;
                     };
+                    // What never left, or can't leave now, burdens nobody.
+                    let (way, first) = (self.way_to(message.id.recipient), !message.has_left());
+                    let free = first || way == unresolved::Way::None;
+                    if !free && !self.retry_budget.take(now.at) {
+                        self.counters.retries_delayed += 1;
+                        self.unresolved.postpone(now.at + POSTPONED, place);
+                        continue;
+                    }
                     let Some(forward) = message.forward(now.at) else {
                         // Less than a millisecond is left: it expires in the next turn.
                         let expires = message.expires;
                         self.unresolved.postpone(expires, place);
                         continue;
                     };
-                    self.counters.retries += 1;
+                    *match free {
+                        true => &mut self.counters.retries_free,
+                        false => &mut self.counters.retries,
+                    } += 1;
                     // The message may end while it is routed, so that the frame is written first.
                     let mut frame = Vec::new();
                     trunkline_wire::frame::Encode::put_body(&forward, &mut frame);
-                    self.unresolved.retried(now.at, place);
+                    self.unresolved.retried(now.at, place, way);
                     let forward = Forward::decode_body(&frame).expect("it was encoded here");
                     self.dispatch(now, &forward, out);
-                }
-                Due::Retry(place) => {
-                    self.counters.retries_delayed += 1;
-                    self.unresolved.postpone(now.at + POSTPONED, place);
                 }
             }
         }

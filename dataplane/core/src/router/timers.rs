@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use trunkline_wire::device::ErrorCode;
+use trunkline_wire::time::Instant;
 
 use super::{Now, Router};
-use crate::constants::SLOW_READER_TIMEOUT;
+use crate::constants::{PAUSE_MAX, SLOW_READER_TIMEOUT};
 use crate::outbox::Outbox;
 use crate::session::State;
 
@@ -22,6 +23,20 @@ pub(super) enum Timer {
 }
 
 impl Router {
+    /// This process was paused, and is late: the devices' silence was its own. What they have sent meanwhile is about to be read, and
+    /// has this much time.
+    pub(super) fn forgive(&mut self, now: Now) {
+        let until = now.at + PAUSE_MAX;
+        let before = |span: Duration| Instant::from_micros(until.micros().saturating_sub(span.as_micros() as u64));
+        for reference in self.sessions.refs() {
+            if let Some(session) = self.sessions.find(reference) {
+                let idle = Duration::from_millis(session.idle_ms.into());
+                session.heard = session.heard.max(before(idle));
+                session.stalled = session.stalled.max(before(SLOW_READER_TIMEOUT));
+            }
+        }
+    }
+
     pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Outbox) {
         while let Some(&Reverse((at, reference, timer))) = self.session_timers.peek() {
             if at > now.at {

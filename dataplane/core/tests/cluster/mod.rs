@@ -450,6 +450,8 @@ impl Cluster {
                 self.receive(from, host);
             }
             self.carry_out(host);
+            // Asked as its shard does before it sleeps.
+            self.hosts[host].router.deadline();
         }
     }
 
