@@ -1,5 +1,6 @@
 //! One file a subcommand: its flags, and what it does with them.
 
+pub mod chaos;
 pub mod control;
 pub mod demo;
 pub mod doctor;

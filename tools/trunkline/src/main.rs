@@ -1,7 +1,9 @@
 //! `trunkline`: the one binary. Every subcommand parses, calls a library, and reports; decisions live below.
 #![forbid(unsafe_code)]
 
+mod chaos;
 mod clock;
+mod cluster;
 mod commands;
 mod control_http;
 mod control_plane;
@@ -57,6 +59,7 @@ enum Command {
     Token(commands::token::Args),
     Doctor(commands::doctor::Args),
     Sim(commands::sim::Args),
+    Chaos(commands::chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Token(args) => commands::token::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Sim(args) => commands::sim::run(&args),
+        Command::Chaos(args) => commands::chaos::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -24,32 +25,43 @@ pub struct Process {
     name: String,
     arguments: Vec<String>,
     log: PathBuf,
+    namespace: Option<PathBuf>,
     child: Child,
     ready: Value,
 }
 
 impl Process {
-    /// Starts `trunkline` with these arguments, and waits for its line that says where it listens. Its log goes to a file in `logs`.
+    /// Starts `trunkline` with these arguments, in the network namespace of that file if one is named, and waits for its line that says
+    /// where it listens. Its log goes to a file in `logs`.
     ///
     /// The process ends by itself when this one does, since its standard input is then closed.
     ///
     /// # Errors
     /// If it ends, or isn't ready in time: with the last line of its log.
-    pub fn start(name: &str, arguments: Vec<String>, logs: &Path) -> anyhow::Result<Process> {
+    pub fn start(
+        name: &str,
+        arguments: Vec<String>,
+        logs: &Path,
+        namespace: Option<PathBuf>,
+    ) -> anyhow::Result<Process> {
         let log = logs.join(format!("{name}.log"));
         let file = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .with_context(|| log.display().to_string())?;
-        let mut child = Command::new(std::env::current_exe().context("the path of this program")?)
+        let mut command = Command::new(std::env::current_exe().context("the path of this program")?);
+        command
             .args(&arguments)
             .args(["--json", "--end-with-stdin", "--log", "info"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("{name} could not be started"))?;
+            .stderr(file);
+        let spawned = match &namespace {
+            None => command.spawn(),
+            Some(namespace) => spawn_in(&mut command, namespace),
+        };
+        let mut child = spawned.with_context(|| format!("{name} could not be started"))?;
         let stdout = child.stdout.take().expect("it is piped");
         let (lines, first) = mpsc::channel();
         std::thread::spawn(move || {
@@ -71,6 +83,7 @@ impl Process {
             name: name.into(),
             arguments,
             log,
+            namespace,
             child,
             ready,
         })
@@ -104,6 +117,19 @@ impl Process {
         Ok(())
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, such as SIGSTOP.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        kill(Pid::from_raw(self.child.id() as i32), signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
     /// Starts it again where it listened before.
     ///
     /// # Errors
@@ -123,7 +149,7 @@ impl Process {
                 arguments[at + 1] = address.to_string();
             }
         }
-        *self = Process::start(&self.name.clone(), arguments, logs)?;
+        *self = Process::start(&self.name.clone(), arguments, logs, self.namespace.clone())?;
         Ok(())
     }
 
@@ -175,6 +201,18 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A process is born into the namespace of the thread that starts it.
+fn spawn_in(command: &mut Command, namespace: &Path) -> std::io::Result<Child> {
+    std::thread::scope(|scope| {
+        let born = scope.spawn(|| {
+            let file = File::open(namespace)?;
+            setns(file, CloneFlags::CLONE_NEWNET)?;
+            command.spawn()
+        });
+        born.join().expect("spawning does not panic")
+    })
 }
 
 fn last_line(log: &Path) -> String {

@@ -21,6 +21,19 @@ use trunkline_wire::auth::random_bytes;
 pub use ledger::{Ledger, Summary};
 pub use trace::Trace;
 
+/// When a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// As fast as reports come back: so many are under way at a time.
+    Window(usize),
+    /// So many a second, whatever comes of them. Latency counts from the time at which a message should have been sent.
+    Rate(f64),
+}
+
+fn due(index: usize, rate: f64) -> Duration {
+    Duration::from_secs_f64(index as f64 / rate)
+}
+
 /// How many messages are under way at a time, unless told otherwise.
 pub const WINDOW_DEFAULT: usize = 256;
 
@@ -32,6 +45,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(75);
 
 /// How long one wait lasts at most, so that the caller sees progress.
 const STEP: Duration = Duration::from_millis(50);
+/// The same, while messages are sent at a rate.
+const STEP_AT_RATE: Duration = Duration::from_micros(500);
 
 /// Devices that are connected, and what was counted of their messages.
 pub struct Run {
@@ -39,7 +54,8 @@ pub struct Run {
     devices: BTreeMap<DeviceId, DeviceIndex>,
     names: BTreeMap<DeviceIndex, DeviceId>,
     ledger: Ledger,
-    under_way: BTreeMap<(DeviceIndex, MessageId), usize>,
+    /// Which message it is, and how much later it was sent than it should have been.
+    under_way: BTreeMap<(DeviceIndex, MessageId), (usize, Duration)>,
 }
 
 /// Where the devices connect, and what lets them in.
@@ -87,7 +103,7 @@ impl Run {
         let mut welcomed = std::collections::BTreeSet::new();
         let mut last_loss = None;
         while welcomed.len() < run.devices.len() {
-            run.turn()?;
+            run.turn(STEP)?;
             while let Some((device, event)) = run.fleet.next_event() {
                 match event {
                     Event::Welcomed(_) => {
@@ -114,29 +130,35 @@ impl Run {
         Ok(run)
     }
 
-    /// Sends the trace's messages in order, at most `window` under way at a time, and waits for all reports. `progress` is told how
+    /// Sends the trace's messages in order, as `pace` says, and waits for all reports. `progress` is told how
     /// many are reported, after each step; what it returns stops the run early (`Break`).
     pub fn send_all(
         &mut self,
         trace: &Trace,
-        window: usize,
+        pace: Pace,
         progress: &mut dyn FnMut(&Summary) -> std::ops::ControlFlow<()>,
     ) -> anyhow::Result<Summary> {
         let started = Instant::now();
         let mut pending = trace.messages().iter().enumerate().peekable();
         let mut heard = Instant::now();
         loop {
-            while self.under_way.len() < window {
-                let Some(&(index, &(sender, recipient))) = pending.peek() else {
-                    break;
+            while let Some(&(index, &(sender, recipient))) = pending.peek() {
+                let elapsed = started.elapsed();
+                let late = match pace {
+                    Pace::Window(window) if self.under_way.len() < window => Duration::ZERO,
+                    Pace::Rate(rate) if due(index, rate) <= elapsed => elapsed - due(index, rate),
+                    Pace::Window(_) | Pace::Rate(_) => break,
                 };
-                if !self.send(trace, index, sender, recipient)? {
+                if !self.send(trace, index, (sender, recipient), late)? {
                     break;
                 }
                 pending.next();
             }
             let reported = self.ledger.reported();
-            self.turn()?;
+            self.turn(match pace {
+                Pace::Window(_) => STEP,
+                Pace::Rate(_) => STEP_AT_RATE,
+            })?;
             self.take_events();
             if self.ledger.reported() > reported {
                 heard = Instant::now();
@@ -156,7 +178,13 @@ impl Run {
     }
 
     /// False if the device has to wait.
-    fn send(&mut self, trace: &Trace, index: usize, sender: usize, recipient: usize) -> anyhow::Result<bool> {
+    fn send(
+        &mut self,
+        trace: &Trace,
+        index: usize,
+        (sender, recipient): (usize, usize),
+        late: Duration,
+    ) -> anyhow::Result<bool> {
         let (sender, recipient) = (&trace.devices()[sender], &trace.devices()[recipient]);
         let device = self.devices[sender];
         let payload = self.ledger.payload(index, sender, recipient);
@@ -169,7 +197,7 @@ impl Run {
         ) {
             Ok(id) => {
                 self.ledger.sent(index);
-                self.under_way.insert((device, id), index);
+                self.under_way.insert((device, id), (index, late));
                 Ok(true)
             }
             Err(SendError::Busy { .. }) => Ok(false),
@@ -177,8 +205,8 @@ impl Run {
         }
     }
 
-    fn turn(&mut self) -> anyhow::Result<()> {
-        let until = self.fleet.driver().now() + STEP;
+    fn turn(&mut self, step: Duration) -> anyhow::Result<()> {
+        let until = self.fleet.driver().now() + step;
         self.fleet.turn(Some(until)).context("the devices' sockets")
     }
 
@@ -186,8 +214,12 @@ impl Run {
         while let Some((device, event)) = self.fleet.next_event() {
             match event {
                 Event::Message(message) => self.ledger.shown(&self.names[&device], &message),
-                Event::Report(report) => {
-                    let index = self.under_way.remove(&(device, report.id.clone()));
+                Event::Report(mut report) => {
+                    let known = self.under_way.remove(&(device, report.id.clone()));
+                    let index = known.map(|(index, late)| {
+                        report.latency += late;
+                        index
+                    });
                     self.ledger.report(index, &report);
                 }
                 Event::Disconnected { .. } => self.ledger.disconnected(),

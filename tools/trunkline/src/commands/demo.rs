@@ -10,10 +10,10 @@ use serde_json::json;
 use trunkline_net::backend::Backend;
 
 use super::replay::window;
+use crate::cluster::{Cluster, Place, is_edge, names};
 use crate::output::Progress;
-use crate::processes::Process;
 use crate::signals::Stop;
-use crate::workload::{Door, Run, Trace, WINDOW_DEFAULT};
+use crate::workload::{Door, Pace, Run, Trace, WINDOW_DEFAULT};
 
 /// Runs a cluster of separate processes on this host, and plays messages through it.
 ///
@@ -24,6 +24,7 @@ use crate::workload::{Door, Run, Trace, WINDOW_DEFAULT};
   trunkline demo
   trunkline demo --trace messages.txt
   trunkline demo --kill north-1                 one of two instances dies half way
+  trunkline demo --rate 20000 --messages 200000 --kill north-1
   trunkline demo --stop-control --restart edge-1
 
 The processes are: control, north-1, north-2, south-1, south-2, edge-1, edge-2, edge-3.")]
@@ -43,6 +44,9 @@ pub struct Args {
     /// How many messages are under way at a time.
     #[arg(long, default_value_t = WINDOW_DEFAULT, value_parser = window)]
     window: usize,
+    /// Sends this many messages a second instead, whatever comes of them. Latency then counts from when one should have been sent.
+    #[arg(long, conflicts_with = "window", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// Kills this process (SIGKILL) when half of the messages are reported. Of a connection server's devices every message must
     /// still be reported, though not all delivered.
     #[arg(long, value_name = "PROCESS")]
@@ -64,9 +68,14 @@ pub struct Args {
     json: bool,
 }
 
-const REGIONS: [&str; 2] = ["north", "south"];
-const INSTANCES: usize = 2;
-const EDGES: usize = 3;
+impl Args {
+    fn pace(&self) -> Pace {
+        match self.rate {
+            Some(rate) => Pace::Rate(rate.into()),
+            None => Pace::Window(self.window),
+        }
+    }
+}
 
 /// Runs the cluster and the trace, and prints what became of it.
 ///
@@ -93,17 +102,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let started = Instant::now();
-    let mut cluster = Cluster::start(directory, args.backend)?;
+    let mut demo = Demo(Cluster::start(directory, args.backend, &|name| place(directory, name))?);
     if !args.json {
         println!(
             "{} processes are ready after {:.1} s; their logs: {}",
-            cluster.processes.len() + 1,
+            demo.0.nodes.len() + 1,
             started.elapsed().as_secs_f64(),
             directory.display()
         );
     }
-    let summary = cluster.play(args, &trace, &stop)?;
-    let ended = cluster.end();
+    let summary = demo.play(args, &trace, &stop)?;
+    let ended = demo.0.end();
     if args.json {
         let mut object = summary.json();
         object["devices"] = json!(trace.devices().len());
@@ -114,11 +123,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("{summary}");
     }
     // Who was connected to a server that dies may miss messages meanwhile: all must be reported, not all delivered.
-    let edge_died = args
-        .kill
-        .iter()
-        .chain(&args.restart)
-        .any(|name| name.starts_with("edge-"));
+    let edge_died = args.kill.iter().chain(&args.restart).any(|name| is_edge(name));
     match (summary.is_sound(), summary.is_complete() || edge_died) {
         (true, true) => ended,
         (true, false) => bail!(
@@ -130,81 +135,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn names() -> impl Iterator<Item = String> {
-    let instances = REGIONS
-        .iter()
-        .flat_map(|region| (1..=INSTANCES).map(move |n| format!("{region}-{n}")));
-    instances.chain((1..=EDGES).map(|n| format!("edge-{n}")))
-}
-
-struct Cluster {
-    directory: PathBuf,
-    control: Process,
-    processes: Vec<Process>,
-}
-
-impl Cluster {
-    fn start(directory: &Path, backend: Backend) -> anyhow::Result<Cluster> {
-        let make = |path: &Path| std::fs::create_dir_all(path).with_context(|| path.display().to_string());
-        make(directory)?;
-        trunkline_node::identity::read_or_make_secret(directory)?;
-        let logs = directory.to_owned();
-        let path = |name: &str| directory.join(name).display().to_string();
-        let flags = |pairs: &[(&str, &str)]| -> Vec<String> {
-            pairs
-                .iter()
-                .flat_map(|(flag, value)| [flag.to_string(), value.to_string()])
-                .collect()
-        };
-        let loopback = "127.0.0.1:0";
-        let mut arguments = vec!["control".to_owned()];
-        arguments.extend(flags(&[
-            ("--listen", loopback),
-            ("--http-listen", loopback),
-            ("--data-dir", &path("control")),
-            ("--secret-file", &path("secret")),
-            ("--initial-regions", &REGIONS.join(",")),
-        ]));
-        let control = Process::start("control", arguments, &logs)?;
-        let address = control.address("control")?.to_string();
-        let backend = backend.to_string();
-        let mut processes = Vec::new();
-        for name in names() {
-            let mut arguments = vec!["node".to_owned()];
-            arguments.extend(flags(&[
-                ("--name", &name),
-                ("--control", &address),
-                ("--data-dir", &path(&name)),
-                ("--secret-file", &path("secret")),
-                ("--backend", &backend),
-                ("--peer-listen", loopback),
-                ("--http-listen", loopback),
-            ]));
-            arguments.extend(match name.rsplit_once('-') {
-                Some(("edge", _)) => flags(&[("--roles", "connection"), ("--device-listen", loopback)]),
-                Some((region, _)) => flags(&[("--roles", "region"), ("--regions", region)]),
-                None => unreachable!("all names have a number"),
-            });
-            processes.push(Process::start(&name, arguments, &logs)?);
-        }
-        for process in &processes {
-            process.wait_ready()?;
-        }
-        Ok(Cluster {
-            directory: logs,
-            control,
-            processes,
-        })
+/// Everything on loopback, at ports that are free.
+fn place(directory: &Path, name: &str) -> Place {
+    Place {
+        data: directory.join(name),
+        namespace: None,
+        listen: |_, _| SocketAddr::from(([127, 0, 0, 1], 0)),
     }
+}
 
+struct Demo(Cluster);
+
+impl Demo {
     fn play(&mut self, args: &Args, trace: &Trace, stop: &Stop) -> anyhow::Result<crate::workload::Summary> {
-        let edges = self
-            .processes
-            .iter()
-            .filter(|process| process.name().starts_with("edge-"));
-        let servers = edges
-            .map(|edge| edge.address("device"))
-            .collect::<Result<Vec<SocketAddr>, _>>()?;
+        let servers = self.0.device_addresses()?;
         let mut progress = Progress::new("devices", trace.devices().len());
         let door = Door {
             servers,
@@ -213,13 +157,13 @@ impl Cluster {
         let mut run = Run::connect(&door, trace, args.seed, &mut |welcomed| progress.at(welcomed))?;
         progress.end();
         if args.stop_control {
-            self.control.kill()?;
+            self.0.control.kill()?;
         }
         let half = trace.messages().len() as u64 / 2;
         let mut faults = Some((&args.kill, &args.restart));
         let mut fault_error = None;
         let mut progress = Progress::new("messages", trace.messages().len());
-        let summary = run.send_all(trace, args.window, &mut |summary| {
+        let summary = run.send_all(trace, args.pace(), &mut |summary| {
             progress.at(summary.reported as usize);
             if summary.reported >= half
                 && let Some((kill, restart)) = faults.take()
@@ -243,22 +187,16 @@ impl Cluster {
 
     /// The faults that were asked for.
     fn strike(&mut self, kill: &[String], restart: &[String]) -> anyhow::Result<()> {
-        for process in &mut self.processes {
+        for process in &mut self.0.nodes {
             let named = |names: &[String]| names.iter().any(|name| name == process.name());
             let (kill, restart) = (named(kill), named(restart));
             if kill || restart {
                 process.kill()?;
             }
             if restart {
-                process.restart(&self.directory)?;
+                process.restart(&self.0.directory)?;
             }
         }
         Ok(())
-    }
-
-    fn end(&mut self) -> anyhow::Result<()> {
-        let ended: Vec<_> = self.processes.iter_mut().rev().map(Process::end).collect();
-        self.control.end()?;
-        ended.into_iter().collect()
     }
 }

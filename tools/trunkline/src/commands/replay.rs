@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use crate::output::Progress;
 use crate::signals::Stop;
-use crate::workload::{Door, Run, Trace, WINDOW_DEFAULT};
+use crate::workload::{Door, Pace, Run, Trace, WINDOW_DEFAULT};
 
 /// Plays a message trace through a running cluster, as fast as reports come back.
 #[derive(clap::Args)]
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut run = Run::connect(&door, &trace, args.seed, &mut |welcomed| progress.at(welcomed))?;
     progress.end();
     let mut progress = Progress::new("messages", trace.messages().len());
-    let summary = run.send_all(&trace, args.window, &mut |summary| {
+    let summary = run.send_all(&trace, Pace::Window(args.window), &mut |summary| {
         progress.at(summary.reported as usize);
         if stop.is_asked() {
             ControlFlow::Break(())
