@@ -139,6 +139,39 @@ fn a_full_shard_costs_only_the_connection_that_finds_no_room() {
     pair.turns(|pair| pair.shards[1].router.sessions() == 1);
 }
 
+/// What is full are the queues between the shards: sockets go all the same, and who gave up on the way is found out there.
+#[test]
+fn a_connection_moves_through_a_full_mesh_and_one_that_closed_on_the_way_is_forgotten() {
+    use trunkline_wire::id::DeviceKey;
+    use trunkline_wire::peer::Location;
+
+    let mut pair = pair(100);
+    let ids = pair.devices_of(1, 2);
+    // The second shard takes no turn, and its own device's key is as good as any.
+    let filler = Location {
+        device: DeviceKey(1),
+        epoch: Epoch::NONE,
+    };
+    let filler = filler.to_vec().repeat(1000);
+    while pair.shards[0].port.shed().frames == 0 {
+        pair.shards[0].port.frames(ShardId(1), NodeId(2), &filler);
+        pair.shards[0].port.flush(|_| {});
+    }
+    let (stays, gives_up) = (pair.connect(&ids[0]), pair.connect(&ids[1]));
+    let end = pair.shards[0].driver.now() + Duration::from_secs(10);
+    while pair.shards[0].counters.connections_handed_over < 2 {
+        let soon = pair.shards[0].driver.now() + Duration::from_millis(1);
+        assert!(soon < end, "not in time");
+        pair.shards[0].turn(Some(soon)).unwrap();
+    }
+    drop(gives_up);
+    pair.turns(|pair| pair.shards[1].counters.connections_adopted == 2 && pair.shards[1].router.sessions() == 1);
+    pair.turns(|pair| pair.shards[1].driver.open() == 1 && pair.shards[1].table.len() == 1);
+    assert_eq!((pair.shards[0].driver.open(), pair.shards[0].table.len()), (0, 0));
+    drop(stays);
+    pair.turns(|pair| pair.shards[1].table.is_empty());
+}
+
 #[test]
 fn a_drained_shard_still_turns_until_it_is_stopped() {
     let mut pair = pair(100);
