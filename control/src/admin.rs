@@ -265,6 +265,7 @@ fn understand(frame: Frame<'_>) -> Result<Said, DecodeError> {
         Some(
             ControlFrame::Joined(_)
             | ControlFrame::Renewed(_)
+            | ControlFrame::Drain(_)
             | ControlFrame::MapBegin(_)
             | ControlFrame::MapPart(_)
             | ControlFrame::Ping(_)

@@ -147,6 +147,8 @@ enum Role {
 struct Online {
     connection: ConnectionId,
     sessions: u64,
+    /// It sends its devices elsewhere.
+    draining: bool,
 }
 
 /// Changes that are not on disk yet.
@@ -278,6 +280,11 @@ impl Logic {
                 }
                 send(out, from, ControlFrame::Renewed(Renewed {}));
             }
+            (Role::Member(node), NodeFrame::Draining(draining)) => {
+                if let Some(online) = self.online.get_mut(&node) {
+                    online.draining = draining.on;
+                }
+            }
             (Role::Member(node), NodeFrame::MapAck(ack)) => {
                 if self.publication.ack(from, ack.map) {
                     self.counters.map_acks += 1;
@@ -313,6 +320,7 @@ impl Logic {
             | (
                 Role::Guest | Role::Joining,
                 NodeFrame::Renew(_)
+                | NodeFrame::Draining(_)
                 | NodeFrame::MapAck(_)
                 | NodeFrame::MapNack(_)
                 | NodeFrame::MapRequest(_)
@@ -442,6 +450,7 @@ impl Logic {
             Online {
                 connection,
                 sessions: 0,
+                draining: false,
             },
         );
         self.publication.subscribe(connection, node, held);

@@ -40,6 +40,17 @@ pub enum Request {
     },
     /// Spreads the slots over the regions by weight: as few move as possible, at once and without hand-over.
     Rebalance,
+    /// Has a node send its devices elsewhere and let none in, until that is undone or the node starts anew.
+    Drain {
+        /// Its id or its name.
+        node: NodeRef,
+        /// Devices a second; absent: as the node is set.
+        #[serde(default)]
+        rate: Option<u32>,
+        /// Let devices in again.
+        #[serde(default)]
+        undo: bool,
+    },
     /// Takes a node out of the map.
     RemoveNode {
         /// Its id or its name.

@@ -402,3 +402,47 @@ fn a_tool_that_reads_nothing_is_closed_and_others_are_served() {
     assert!(flood.join().unwrap(), "answers pile up that nobody reads");
     assert!(control.stop().connections_failed >= 1);
 }
+
+#[test]
+fn a_drain_is_told_to_its_node_and_status_shows_it() {
+    let data = tempfile::tempdir().unwrap();
+    let control = Running::on_disk(data.path(), one_region());
+    let mut instance = Node::join(control.address, "r1", &["eu"]);
+    instance.take();
+    let mut edge = Node::join(control.address, "c1", &[]);
+    let mut admin = Admin::connect(control.address, &secret()).unwrap();
+    let drain = json!({ "op": "drain", "node": "c1", "rate": 50 });
+    let refused = |error: trunkline_control::admin::AdminError, says: &str| {
+        assert!(error.to_string().contains(says), "{error}");
+    };
+    refused(admin.request(&drain).unwrap_err(), "the last one that takes devices");
+    let _other = Node::join(control.address, "c2", &[]);
+    let told = admin.request(&drain).unwrap();
+    assert_eq!(told["draining"], true);
+    let mut heard = edge.hear();
+    while !matches!(heard, Heard::Drain(_)) {
+        heard = edge.hear();
+    }
+    assert!(matches!(heard, Heard::Drain(drain) if drain.on && drain.rate == 50));
+    edge.send(&trunkline_wire::control::Draining { on: true });
+    let draining = |admin: &mut Admin| {
+        let said = admin.request(&json!({ "op": "status" })).unwrap();
+        let nodes = said["nodes"].as_array().unwrap().clone();
+        nodes.into_iter().find(|node| node["name"] == "c1").unwrap()["draining"] == true
+    };
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !draining(&mut admin) {
+        assert!(std::time::Instant::now() < end, "not shown");
+    }
+    for (body, says) in [
+        (json!({ "op": "drain", "node": "nobody" }), "there is no node `nobody`"),
+        (json!({ "op": "drain", "node": "r1" }), "has no devices"),
+        (json!({ "op": "drain", "node": "c1", "rate": 0 }), "at least 1"),
+    ] {
+        refused(admin.request(&body).unwrap_err(), says);
+    }
+    admin
+        .request(&json!({ "op": "drain", "node": "c1", "undo": true }))
+        .unwrap();
+    while !matches!(edge.hear(), Heard::Drain(drain) if !drain.on) {}
+}

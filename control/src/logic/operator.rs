@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map as Object, Value, json};
 use tracing::{info, warn};
 use trunkline_wire::codec::Tail;
-use trunkline_wire::control::{AdminAnswer, CONTROL_BODY_BYTES_MAX};
+use trunkline_wire::control::{AdminAnswer, CONTROL_BODY_BYTES_MAX, ControlFrame, Drain};
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceKey, IdRef, NodeId, RegionId};
@@ -119,6 +119,7 @@ impl Logic {
             Request::Unenroll { device } => self.unenroll(now, &device),
             Request::Region { name, weight } => self.set_region(now, name, weight),
             Request::Rebalance => self.rebalance(now),
+            Request::Drain { node, rate, undo } => self.drain(&node, rate, undo, out),
             Request::RemoveNode { node, force } => self.remove_node(now, &node, force, out),
             Request::Backup { path } => {
                 if !path.starts_with('/') {
@@ -226,18 +227,56 @@ impl Logic {
         Ok(Reply::Committed(Answer::Done(json!({ "moved": moved }))))
     }
 
-    fn remove_node(&mut self, now: Now, node: &NodeRef, force: bool, out: &mut Outbox) -> Result<Reply, Refused> {
+    fn find_node(&self, node: &NodeRef) -> Result<NodeId, Refused> {
         let found = match node {
             NodeRef::Id(id) => Some(NodeId(*id)).filter(|id| self.state.nodes.contains_key(id)),
             NodeRef::Name(name) => self.state.node_named(name),
         };
-        let Some(id) = found else {
+        found.ok_or_else(|| {
             let node = match node {
                 NodeRef::Id(id) => id.to_string(),
                 NodeRef::Name(name) => name.clone(),
             };
-            return Err(format!("there is no node `{node}`: see `status`"));
+            format!("there is no node `{node}`: see `status`")
+        })
+    }
+
+    /// Told to the node, which does it; nothing is written down here.
+    fn drain(&mut self, node: &NodeRef, rate: Option<u32>, undo: bool, out: &mut Outbox) -> Result<Reply, Refused> {
+        let id = self.find_node(node)?;
+        let record = &self.state.nodes[&id];
+        let name = record.name.clone();
+        if !record.roles.connection && !record.roles.messaging {
+            return Err(format!("node {id} `{name}` has no devices: nothing is to be drained"));
+        }
+        if rate == Some(0) {
+            return Err("a rate of 0 devices a second would never end: use at least 1".into());
+        }
+        let Some(online) = self.online.get(&id) else {
+            return Err(format!(
+                "node {id} `{name}` is not connected to the control plane, and can't be told"
+            ));
         };
+        let others = self.online.iter().any(|(other, online)| {
+            let takes = self.state.nodes.get(other).is_some_and(|node| node.roles.connection);
+            *other != id && takes && !online.draining
+        });
+        if !undo && !others {
+            return Err(format!(
+                "node {id} `{name}` is the last one that takes devices: there is no other for them to go to"
+            ));
+        }
+        info!(node = %id, name, undo, "is drained by an operator");
+        let rate = rate.unwrap_or(0);
+        let frame = ControlFrame::Drain(Drain { on: !undo, rate });
+        super::send(out, online.connection, frame);
+        Ok(Reply::Now(
+            json!({ "node": id.0, "name": name, "draining": !undo, "sessions": online.sessions }),
+        ))
+    }
+
+    fn remove_node(&mut self, now: Now, node: &NodeRef, force: bool, out: &mut Outbox) -> Result<Reply, Refused> {
+        let id = self.find_node(node)?;
         let record = self.state.nodes[&id].clone();
         if record.member && !force {
             let name = &record.name;
@@ -302,6 +341,7 @@ impl Logic {
                 "lease_left_ms": left_ms,
                 "connected": online.is_some(),
                 "sessions": online.map(|online| online.sessions),
+                "draining": online.is_some_and(|online| online.draining),
                 "version": held.map(|held| held.version),
             });
             if !page.push(entry, id.0.into()) {

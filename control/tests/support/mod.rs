@@ -115,6 +115,7 @@ pub enum Heard {
     Ready,
     Joined(Joined),
     Renewed,
+    Drain(trunkline_wire::control::Drain),
     Offered(Transfer),
     Pong(u64),
     Failure(ErrorCode, String),
@@ -339,6 +340,7 @@ fn understand(assembler: &mut Option<Assembler>, frame: Option<ControlFrame<'_>>
         Some(ControlFrame::LinkReady(_)) => Heard::Ready,
         Some(ControlFrame::Joined(joined)) => Heard::Joined(joined),
         Some(ControlFrame::Renewed(_)) => Heard::Renewed,
+        Some(ControlFrame::Drain(drain)) => Heard::Drain(drain),
         Some(ControlFrame::MapBegin(begin)) => {
             *assembler = Some(Assembler::begin(begin).unwrap());
             return None;

@@ -31,6 +31,13 @@ pub const TOMBSTONE: Duration = Duration::from_secs(60);
 /// How long an instance waits for its siblings before it answers "try again".
 pub const LOCATE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A device that is to be sent elsewhere may finish what is open for this long: longer than a round trip to a phone.
+pub const DRAIN_FINISH: Duration = Duration::from_secs(1);
+/// How often the next slice of a drain is sent elsewhere.
+pub const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// A device that was sent elsewhere counts as on its way there for this long.
+pub const AWAY: Duration = Duration::from_secs(10);
+
 /// A device that has bytes waiting and takes none of them for this long is closed.
 pub const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -94,6 +101,10 @@ const _: () = assert!(
 );
 const _: () = assert!(WELCOME_TIMEOUT.as_millis() < HELLO_TIMEOUT.as_millis());
 const _: () = assert!(FENCING.as_millis() < GONE_AFTER.as_millis());
+const _: () = assert!(
+    AWAY.as_millis() <= GONE_AFTER.as_millis(),
+    "a node that ends after a drain is gone when its devices are"
+);
 const _: () = assert!(GONE_AFTER.as_millis() < TOMBSTONE.as_millis());
 const _: () = assert!(
     LOCATE_TIMEOUT.as_millis() <= ANSWER_WAIT_MIN.as_millis(),

@@ -27,6 +27,8 @@ counters! {
     sessions_superseded => "Sessions that ended because a newer one exists.",
     sessions_raised => "Sessions whose epoch was raised above a higher one before the welcome.",
     welcomes_late => "Sessions that were welcomed although an instance had not answered in time.",
+    drained => "Devices that were sent elsewhere.",
+    drained_unfinished => "Of these, those that had not finished what was open in time.",
     devices_idle_closed => "Devices that were not heard in time.",
     devices_slow_closed => "Devices that did not read.",
     devices_out_of_turn => "Frames of devices that had no place in their state.",

@@ -88,6 +88,8 @@ pub struct Session {
     pub slow_watched: bool,
     /// How many of its confirmed messages are unresolved.
     pub unresolved: u32,
+    /// It is about to be sent elsewhere: it is given no new message.
+    pub finishing: bool,
     /// Which way the last message to it took, for `explain`.
     pub last_way: Option<(Way, Trail)>,
     delivery_next: u64,
@@ -99,6 +101,11 @@ impl Session {
     /// How many deliveries wait for an acknowledgement.
     pub fn open_deliveries(&self) -> usize {
         self.open_deliveries
+    }
+
+    /// Whether nothing is open: neither written to it and not acknowledged, nor sent by it and not reported.
+    pub fn is_finished(&self) -> bool {
+        self.open_deliveries == 0 && self.unresolved == 0 && self.queued == 0
     }
 
     /// The number of the next confirmed delivery.
@@ -206,6 +213,7 @@ impl Sessions {
             stalled: now,
             slow_watched: false,
             unresolved: 0,
+            finishing: false,
             last_way: None,
             delivery_next: 1,
             unacknowledged: VecDeque::new(),

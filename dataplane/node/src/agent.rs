@@ -72,6 +72,13 @@ pub enum News {
     Joined(NodeId),
     /// Use this map; it's on disk.
     Map(Arc<Map>),
+    /// An operator wants the node's devices elsewhere.
+    Drain {
+        /// Devices a second; 0: as the node is set.
+        rate: u32,
+    },
+    /// An operator lets devices in again.
+    Stay,
     /// The session with the control plane failed; it's tried again.
     Trouble {
         /// The other side's code, if it said one.
@@ -104,6 +111,7 @@ pub struct Agent<D: Driver> {
     session: Session,
     maps: Maps,
     sessions: u64,
+    draining: bool,
     failures: u32,
     dials: usize,
     leaving: bool,
@@ -122,6 +130,7 @@ impl<D: Driver> Agent<D> {
             session: Session::Idle { retry_at: driver.now() },
             maps,
             sessions: 0,
+            draining: false,
             failures: 0,
             dials: 0,
             leaving: false,
@@ -162,6 +171,14 @@ impl<D: Driver> Agent<D> {
     /// What the control plane is told of this node's load.
     pub fn set_sessions(&mut self, sessions: u64) {
         self.sessions = sessions;
+    }
+
+    /// Whether the node sends its devices elsewhere; the control plane is told when that changes.
+    pub fn set_draining(&mut self, draining: bool) {
+        if self.draining != draining {
+            self.draining = draining;
+            self.tell_draining();
+        }
     }
 
     /// Where it waits; to wake it.

@@ -36,6 +36,8 @@ pub struct Config {
     pub advertise: AdvertiseSection,
     /// How much it takes.
     pub limits: LimitsSection,
+    /// How it sends its devices elsewhere.
+    pub drain: DrainSection,
 }
 
 /// Who a node is and what it does.
@@ -139,6 +141,28 @@ impl Default for LimitsSection {
             sockets_max: 65_536,
             direct_links_max: DIRECT_LINKS_MAX,
             join_timeout_s: 30,
+        }
+    }
+}
+
+/// How a node sends its devices elsewhere: when it is told to end, or an operator asks.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainSection {
+    /// Devices a second, of the whole node.
+    pub rate: u32,
+    /// When it is told to end it is gone within this time, in seconds; if need be faster than at `rate`.
+    pub seconds_max: u32,
+    /// What devices are told to wait before they connect again, in milliseconds. They prefer another server.
+    pub retry_after_ms: u32,
+}
+
+impl Default for DrainSection {
+    fn default() -> DrainSection {
+        DrainSection {
+            rate: 1_000,
+            seconds_max: 10,
+            retry_after_ms: 0,
         }
     }
 }
@@ -266,6 +290,12 @@ impl Config {
         if self.limits.sockets_max < SOCKETS_MIN {
             return refuse(format!("`limits.sockets_max`: at least {SOCKETS_MIN}"));
         }
+        if self.drain.rate == 0 {
+            return refuse("`drain.rate`: at least 1 device a second".into());
+        }
+        if self.drain.seconds_max < DRAIN_SECONDS_MIN {
+            return refuse(format!("`drain.seconds_max`: at least {DRAIN_SECONDS_MIN}"));
+        }
         self.check_addresses()?;
         self.check_cores()
     }
@@ -380,6 +410,8 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port)
 }
 
+/// Last words and the close of links take this long.
+pub const DRAIN_SECONDS_MIN: u32 = 4;
 /// Below this a node couldn't even hold its links.
 const SOCKETS_MIN: u32 = 1024;
 
@@ -428,6 +460,10 @@ mod tests {
             sockets_max = 10000
             direct_links_max = 8
             join_timeout_s = 5
+            [drain]
+            rate = 50
+            seconds_max = 120
+            retry_after_ms = 1000
         "#;
         let config = Config::parse(text, "node.toml").unwrap();
         assert!(config.node.roles.connection && config.node.roles.messaging && config.node.roles.region);
@@ -435,6 +471,7 @@ mod tests {
         assert_eq!(config.node.backend, Backend::Epoll);
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
+        assert_eq!((config.drain.rate, config.drain.seconds_max), (50, 120));
     }
 
     #[test]
@@ -478,6 +515,8 @@ mod tests {
         assert!(wrong("[node]\ncontrol = []\n").contains("`node.control`: at least one"));
         assert!(wrong("[listen]\npeer = \"0.0.0.0:1\"\n").contains("`advertise.peer`: nobody can dial 0.0.0.0:1"));
         assert!(wrong("[limits]\nsockets_max = 1\n").contains("`limits.sockets_max`"));
+        assert!(wrong("[drain]\nrate = 0\n").contains("`drain.rate`: at least 1"));
+        assert!(wrong("[drain]\nseconds_max = 1\n").contains("`drain.seconds_max`"));
         let error = wrong("[node]\ncores = \"1000\"\n");
         assert!(
             error.contains("`node.cores`: processor 1000 is not among those that this process may use ("),

@@ -140,6 +140,9 @@ pub(crate) fn not_ready(shared: &Shared) -> Vec<String> {
     {
         reasons.push("a shard does not use the map yet".into());
     }
+    if shared.stats.draining() {
+        reasons.push("its devices are being sent elsewhere, and it lets none in".into());
+    }
     let missing: u64 = shards
         .iter()
         .map(|shard| shard.links_missing.load(Ordering::Relaxed))
@@ -194,6 +197,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
         "member": shared.agent.member.load(Ordering::Relaxed),
         "control_trouble": *lock(&shared.agent.trouble),
         "sessions": sessions,
+        "draining": shared.stats.draining(),
         "ready": not_ready(&shared).is_empty(),
         "not_ready": not_ready(&shared),
         "links": links,

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic;
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use trunkline_core::link::{LinkRef, LinkStatus};
@@ -77,13 +78,33 @@ pub enum Order {
         /// Takes the answer.
         reply: Reply<Vec<LinkStatus>>,
     },
-    /// Stop accepting, send devices away, close links without losing a frame, and be done.
-    Drain {
-        /// What the devices are told.
-        retry_after_ms: u32,
-    },
+    /// Send devices elsewhere, and let none in.
+    Drain(DrainOrder),
+    /// Let devices in again, and keep those that are still there.
+    Stay,
     /// Be done now.
     Stop,
+}
+
+/// How devices are sent elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrainOrder {
+    /// Devices a second, of the whole node.
+    pub rate: u32,
+    /// What the devices are told.
+    pub retry_after_ms: u32,
+    /// What comes then.
+    pub then: Then,
+}
+
+/// What a drained node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on without devices.
+    Rest,
+    /// Within this time it has sent all away, faster than at the set rate if need be; then it closes its links without losing a frame,
+    /// and is done.
+    End(Duration),
 }
 
 /// Takes an answer; called on the shard's thread, so it must be quick.

@@ -29,10 +29,10 @@ use self::agent_thread::{AgentThread, start_agent};
 use self::ports::{Ports, raise_descriptor_limit};
 use self::shard_threads::start_shards;
 use crate::agent::AgentCounters;
-use crate::config::{Config, ConfigError, CoreList};
+use crate::config::{Config, ConfigError, CoreList, DRAIN_SECONDS_MIN, DrainSection};
 use crate::http;
 use crate::identity::{Identity, IdentityError, SECRET, read_secret};
-use crate::mesh::{Mailbox, Order, mesh};
+use crate::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
 use crate::stats::{ShardStats, Stats};
 
 /// Why a node doesn't start. One line, for the operator.
@@ -108,6 +108,7 @@ pub(crate) struct AgentView {
     pub(crate) counters: Mutex<AgentCounters>,
     pub(crate) trouble: Mutex<Option<String>>,
     sessions: AtomicU64,
+    draining: AtomicBool,
     leave: AtomicBool,
 }
 
@@ -117,6 +118,7 @@ pub struct Node {
     shards: Vec<JoinHandle<()>>,
     agent: AgentThread,
     http: http::Server,
+    drain: DrainSection,
     /// Holds the lock of the data directory.
     _identity: Identity,
 }
@@ -218,6 +220,7 @@ impl Node {
             shards,
             agent,
             http,
+            drain: config.drain,
             _identity: identity,
         })
     }
@@ -252,14 +255,21 @@ impl Node {
         http::not_ready(&self.shared)
     }
 
-    /// Sends devices away, closes links without losing a frame, leaves the control plane, and ends all threads; within
-    /// [`SHUTDOWN_MAX`], whatever the others do.
+    /// Sends devices elsewhere, at the set rate or as fast as it takes; closes links without losing a frame, leaves the control plane,
+    /// and ends all threads; within `drain.seconds_max`, whatever the others do. The devices are told to wait for at least
+    /// `retry_after`.
     pub fn shutdown(self, retry_after: Duration) {
         let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        let most = Duration::from_secs(self.drain.seconds_max.into());
+        let order = DrainOrder {
+            rate: self.drain.rate,
+            retry_after_ms: retry_after_ms.max(self.drain.retry_after_ms),
+            then: Then::End(most.saturating_sub(ENDING).max(ENDING)),
+        };
         for mailbox in &self.shared.mailboxes {
-            mailbox.send(Order::Drain { retry_after_ms });
+            mailbox.send(Order::Drain(order));
         }
-        let end = SystemInstant::now() + SHUTDOWN_MAX;
+        let end = SystemInstant::now() + most;
         // A shard that is through still answers the others until all are.
         let drained = |stats: &Arc<ShardStats>| stats.drained.load(Ordering::Acquire);
         while SystemInstant::now() < end && !self.shared.stats.shards().iter().all(drained) {
@@ -287,5 +297,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// How long a shutdown may take before it's cut short: last words and links.
-pub const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// What is kept of the time for a shutdown for the last devices to finish, for last words and for links.
+const ENDING: Duration = Duration::from_secs(3);
+const _: () = assert!(ENDING.as_secs() < DRAIN_SECONDS_MIN as u64);

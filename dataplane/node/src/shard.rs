@@ -112,7 +112,9 @@ pub struct Shard<D: Driver> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Draining {
     No,
-    /// Devices were told to go; links stay until they have.
+    /// Devices are sent elsewhere, and none is let in; an operator asked for it, and may undo it.
+    Resting,
+    /// Devices are sent elsewhere; links stay until they have gone.
     Devices,
     /// Links are being closed.
     Links,
@@ -266,7 +268,7 @@ impl<D: Driver> Shard<D> {
     /// answers.
     pub fn is_drained(&self) -> bool {
         match self.draining {
-            Draining::No | Draining::Devices => false,
+            Draining::No | Draining::Resting | Draining::Devices => false,
             Draining::Links => self.book.is_empty() && self.table.is_empty(),
             Draining::Stopped => true,
         }
@@ -360,12 +362,12 @@ impl<D: Driver> Shard<D> {
     }
 
     /// There is no room for this connection: it shall come back later, perhaps to another node.
-    fn turn_away(&mut self, now: Now, token: Token) {
-        self.counters.connections_refused_full += 1;
-        let go = GoAway {
-            retry_after_ms: FULL_RETRY_AFTER_MS,
-            reason: GoAwayReason::Full,
-        };
+    fn turn_away(&mut self, now: Now, token: Token, reason: GoAwayReason, retry_after_ms: u32) {
+        *match reason {
+            GoAwayReason::Full => &mut self.counters.connections_refused_full,
+            GoAwayReason::Shutdown => &mut self.counters.connections_refused_draining,
+        } += 1;
+        let go = GoAway { retry_after_ms, reason };
         self.last_words(now, token, &go);
     }
 
@@ -422,6 +424,9 @@ impl<D: Driver> Shard<D> {
     fn publish(&mut self, now: Now) {
         self.stats.turned_at.store(now.at.micros().max(1), Ordering::Relaxed);
         self.stats.drained.store(self.is_drained(), Ordering::Release);
+        self.stats
+            .draining
+            .store(self.draining != Draining::No, Ordering::Relaxed);
         if now.at < self.publish_at {
             return;
         }
@@ -495,6 +500,8 @@ const MESH_RETRY: Duration = Duration::from_millis(1);
 const LINGER_WRITE: Duration = Duration::from_secs(5);
 /// What a client is told that finds no room; it adds jitter of its own.
 const FULL_RETRY_AFTER_MS: u32 = 1_000;
+/// What a client is told that comes to a node which sends its devices elsewhere: others are there at once, and this one isn't soon.
+const DRAINING_RETRY_AFTER_MS: u32 = 1_000;
 /// Lines about strangers, per shard and second.
 const LOG_LINES_A_SECOND: u32 = 10;
 /// Vectors kept for sends; 32 MiB in the worst case.

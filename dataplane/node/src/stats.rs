@@ -16,6 +16,7 @@ tally! {
         connections_handed_over => "Connections handed to the shard that owns them.",
         connections_adopted => "Connections taken over from the shard that accepted them.",
         connections_refused_full => "Connections that could not be taken over: no room.",
+        connections_refused_draining => "Connections sent on because this node sends its devices elsewhere.",
         accepts_paused => "Times that accepting stopped for want of room or descriptors.",
         refused_bad_preface => "Connections refused: not the protocol, or another port's.",
         refused_unsupported_version => "Connections refused: no common protocol version.",
@@ -62,6 +63,8 @@ pub struct ShardStats {
     pub map_version: AtomicU64,
     /// Whether the regions that this node serves could say "offline".
     pub in_sync: AtomicBool,
+    /// Whether devices are sent elsewhere, and none is let in.
+    pub draining: AtomicBool,
     /// Whether a drain has come to its end.
     pub drained: AtomicBool,
     /// When the shard last turned, in microseconds of the process's clock; 0 before the first turn.
@@ -80,6 +83,7 @@ impl Default for ShardStats {
             unresolved: AtomicU64::new(0),
             map_version: AtomicU64::new(0),
             in_sync: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             turned_at: AtomicU64::new(0),
         }
@@ -137,6 +141,11 @@ impl Stats {
     /// By shard.
     pub fn shards(&self) -> &[Arc<ShardStats>] {
         &self.0
+    }
+
+    /// Whether the node sends its devices elsewhere.
+    pub fn draining(&self) -> bool {
+        self.0.iter().any(|shard| shard.draining.load(Ordering::Relaxed))
     }
 
     /// A counter, summed over the shards.

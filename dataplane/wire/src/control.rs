@@ -169,6 +169,11 @@ impl<'a> Field<'a> for MapId {
 frames! {
     /// What a node or a tool sends to the control plane.
     pub enum NodeFrame {
+        /// The node sends its devices elsewhere and lets none in, or no longer does.
+        0x49 Draining {
+            /// Whether it does.
+            on: bool,
+        }
         /// A node wants to be a member.
         0x50 Join['a] {
             /// For people; unique in the cluster. Empty: the control plane makes one.
@@ -223,6 +228,13 @@ frames! {
 frames! {
     /// What the control plane sends.
     pub enum ControlFrame {
+        /// An operator wants the node's devices elsewhere, or lets devices in again.
+        0x48 Drain {
+            /// Whether they are to go.
+            on: bool,
+            /// Devices a second; 0: as the node is set.
+            rate: u32,
+        }
         /// The node is a member.
         0x60 Joined {
             /// The node's id, to be kept.

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use trunkline_wire::auth::{ClusterKeys, DeviceToken, LinkEnd, LinkSide, Secret};
 use trunkline_wire::codec::{Tail, Text};
 use trunkline_wire::common::{Failure, Ping};
-use trunkline_wire::control::{ADMIN_JSON_BYTES_MAX, CONTROL_BODY_BYTES_MAX};
+use trunkline_wire::control::{ADMIN_JSON_BYTES_MAX, CONTROL_BODY_BYTES_MAX, ControlFrame, Drain, Draining, NodeFrame};
 use trunkline_wire::device::*;
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
@@ -273,6 +273,14 @@ fn a_forward() {
         payload: Tail(b"hello, bob"),
     };
     check(forward, PeerFrame::Forward, &unhex(known));
+}
+
+#[test]
+fn a_drain_and_what_a_node_says_of_it() {
+    let drain = Drain { on: true, rate: 500 };
+    check(drain, ControlFrame::Drain, &unhex("0500004801f4010000"));
+    let draining = Draining { on: true };
+    check(draining, NodeFrame::Draining, &unhex("0100004901"));
 }
 
 fn map(version: u64, change: impl FnOnce(&mut Contents)) -> Map {

@@ -230,3 +230,48 @@ fn status_names_all_nodes_and_their_map_versions() {
             .contains("trunkline_control_joins_total 3")
     );
 }
+
+#[test]
+fn a_drained_server_s_devices_move_to_another_without_a_report_of_offline_and_it_can_be_taken_back() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.node("other", &["--roles", "connection"]);
+    cluster.ready();
+    let [_, _, edge, other] = &cluster.nodes[..] else {
+        unreachable!()
+    };
+    let (edge, other, http) = (edge.address("device"), other.address("device"), edge.address("http"));
+    let servers = format!("{edge},{other}");
+    let names: Vec<String> = (0..6).map(|n| format!("device{n}")).collect();
+    let _listening: Vec<Running> = names
+        .iter()
+        .map(|name| Running::start(&["listen", "--server", &servers, "--device", name]))
+        .collect();
+    let sessions = |http: &str| {
+        let (_, said) = get(http, "/status");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        (said["sessions"].as_u64().unwrap(), said["draining"] == true)
+    };
+    let done = cluster.ask(&["drain", "edge", "--rate", "10"]);
+    assert_eq!(done["sessions"], 0);
+    assert_eq!(sessions(&http), (0, true));
+    assert!(!get(&http, "/readyz").0, "no traffic should be sent there");
+    for name in &names {
+        let output = run([
+            "send", "--server", &other, "--from", "sender", "--to", name, "--json", "hello",
+        ]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let output = run([
+        "send", "--server", &servers, "--from", "sender", "--to", &names[0], "hello",
+    ]);
+    assert!(output.status.success(), "who comes is sent on: {}", stderr(&output));
+    cluster.ask(&["drain", "edge", "--undo"]);
+    until("it takes devices again", || {
+        get(&http, "/readyz").0 && !sessions(&http).1
+    });
+    let output = run([
+        "send", "--server", &edge, "--from", "sender", "--to", &names[0], "hello",
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}

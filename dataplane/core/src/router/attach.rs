@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trunkline_wire::codec::Text;
 use trunkline_wire::common::{Failure, Ping, Pong};
-use trunkline_wire::device::{ClientFrame, ErrorCode, GoAway, GoAwayReason, Hello, Purpose, Superseded, Welcome};
+use trunkline_wire::device::{ClientFrame, ErrorCode, Hello, Purpose, Superseded, Welcome};
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
 use trunkline_wire::peer::{Register, Registered, SyncEnd, Unregister};
@@ -24,7 +24,7 @@ use crate::unresolved::MessageId;
 enum End {
     /// Its region is told.
     Unregister,
-    /// Its region knows already: a newer session exists.
+    /// Its region knows already, or will know soon: a newer session exists.
     Superseded,
 }
 
@@ -71,6 +71,8 @@ impl Router {
         };
         let idle = now.at + Duration::from_millis(opening.idle_ms.into());
         let session = self.sessions.insert(now.at, opening);
+        self.away.remove(&key);
+        self.drain_too(now, session);
         self.session_timers.push(Reverse((idle, session, Timer::Idle)));
         match hello.purpose {
             Purpose::SendOnly => self.welcome(now, session, out),
@@ -152,17 +154,9 @@ impl Router {
         self.end(now, session, End::Unregister, out);
     }
 
-    /// Tells all devices to go elsewhere, and ends their sessions.
-    pub fn go_away(&mut self, now: Now, retry_after_ms: u32, reason: GoAwayReason, out: &mut Outbox) {
-        for session in self.sessions.refs() {
-            let Some(device) = self.sessions.find(session) else {
-                continue;
-            };
-            let conn = device.conn;
-            out.device(conn, &GoAway { retry_after_ms, reason });
-            self.end(now, session, End::Unregister, out);
-            out.close_device(conn);
-        }
+    /// Its device comes up elsewhere soon, and its region learns of it there.
+    pub(super) fn end_sent_away(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
+        self.end(now, session, End::Superseded, out);
     }
 
     /// Tells every instance of the device's region that can be reached. The session is registering.
@@ -246,6 +240,7 @@ impl Router {
     /// An instance says that a newer session exists.
     pub(super) fn outdated(&mut self, now: Now, device: DeviceKey, epoch: Epoch, highest: Epoch, out: &mut Outbox) {
         let Some((session, own)) = self.sessions.of_device(device) else {
+            self.away.remove(&device);
             self.remember_superseded(now, device, highest);
             return;
         };
@@ -315,7 +310,7 @@ impl Router {
         }
     }
 
-    fn unregister(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+    pub(super) fn unregister(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
         for &node in self.map.instances(region) {
             if self.ready(node) {
                 out.link(node, &Unregister { region, device, epoch });
@@ -348,6 +343,13 @@ impl Router {
                     epoch: session.epoch,
                 },
             );
+        }
+        // Those that were sent elsewhere are still found here, until they come up there.
+        let mut away: Vec<(DeviceKey, Epoch)> = self.away.iter().map(|(key, epoch)| (*key, *epoch)).collect();
+        away.retain(|(device, _)| self.map.region_of(*device) == region);
+        away.sort_unstable();
+        for (device, epoch) in away {
+            out.link(node, &Register { region, device, epoch });
         }
         out.link(
             node,

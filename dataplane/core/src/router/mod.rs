@@ -6,6 +6,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `attach` | the life of a device's session: epochs, registration, welcome, superseded, closed |
+//! | `drain` | who is sent elsewhere, and when |
 //! | `timers` | what is due for sessions: late welcomes, the silent, the slow |
 //! | `send` | what becomes of a message that a device sends: retries, and its one report |
 //! | `route` | where a message goes next, and its delivery |
@@ -14,6 +15,7 @@
 //! | `peers` | which shard a frame from a link is for; links that come and go; maps |
 
 mod attach;
+pub mod drain;
 mod instance;
 mod passed;
 mod peers;
@@ -92,6 +94,10 @@ pub struct Router {
     /// Newer sessions of devices whose session here they ended.
     superseded: KeyMap<Epoch>,
     superseded_forget: VecDeque<(Instant, DeviceKey, Epoch)>,
+    drain: Option<drain::Drain>,
+    /// Sessions that were sent elsewhere, and when to forget them.
+    away: KeyMap<Epoch>,
+    away_until: VecDeque<(Instant, DeviceKey, Epoch)>,
 
     // Messages taken in here.
     unresolved: unresolved::Table,
@@ -168,6 +174,9 @@ impl Router {
             session_timers: BinaryHeap::new(),
             superseded: KeyMap::default(),
             superseded_forget: VecDeque::new(),
+            drain: None,
+            away: KeyMap::default(),
+            away_until: VecDeque::new(),
             unresolved: unresolved::Table::new(config.seed),
             retry_budget: RetryBudget::new(now.at, config.shards),
             locations: Locations::new(LOCATIONS_MAX),
@@ -199,6 +208,7 @@ impl Router {
         }
         self.ticked = now.at;
         self.tick_sessions(now, out);
+        self.tick_drain(now, out);
         self.tick_unresolved(now, out);
         self.tick_instance(now, out);
         while let Some(&(at, device, epoch)) = self.superseded_forget.front() {
@@ -214,12 +224,17 @@ impl Router {
 
     /// When [`Router::tick`] is due at the latest.
     pub fn deadline(&mut self) -> Instant {
+        let away = self.away_until.front().map_or(Instant::NEVER, |(at, ..)| *at);
         let sessions = self
             .session_timers
             .peek()
             .map_or(Instant::NEVER, |Reverse((at, ..))| *at);
         let unresolved = self.unresolved.deadline();
-        self.due = sessions.min(unresolved).min(self.instance_deadline());
+        self.due = sessions
+            .min(unresolved)
+            .min(self.instance_deadline())
+            .min(self.drain_deadline())
+            .min(away);
         self.due
     }
 

@@ -45,6 +45,10 @@ impl Router {
         let device = forward.recipient;
         if let Some((session, found)) = self.sessions.of_device(device) {
             match found.state {
+                // It is about to be sent elsewhere, and finishes what it has.
+                State::Open if found.finishing => {
+                    return self.stop(now, forward, Stop::Retry(RetryReason::SessionGone), out);
+                }
                 State::Open => return self.deliver(now, session, forward, out),
                 // In a moment it will be open, here or elsewhere.
                 State::Registering { .. } => {
@@ -63,11 +67,16 @@ impl Router {
         let device = forward.recipient;
         self.counters.forwards_not_here += 1;
         let newer = self.superseded.get(&device).copied().filter(|&newer| newer > gone);
-        self.hint(forward, newer.unwrap_or(Epoch::NONE), out);
+        if newer.is_some() || !self.is_away(device, gone) {
+            self.hint(forward, newer.unwrap_or(Epoch::NONE), out);
+        }
         if let Some(epoch) = newer
             && self.pass_on(forward, epoch.node, Target::Session { epoch }, out)
         {
             return;
+        }
+        if newer.is_none() && self.is_away(device, gone) {
+            return self.stop(now, forward, Stop::Retry(RetryReason::SessionGone), out);
         }
         self.route_by_region(now, forward, gone, out);
     }

@@ -184,7 +184,7 @@ impl Cluster {
         router.apply_map(now, map, out);
     }
 
-    fn present(&self, host: usize) -> Now {
+    pub fn present(&self, host: usize) -> Now {
         let wall_ms = WALL_MS + self.now.micros() / 1_000 + self.hosts[host].wall_ahead_ms;
         Now { at: self.now, wall_ms }
     }

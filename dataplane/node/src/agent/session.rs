@@ -9,7 +9,7 @@ use trunkline_wire::auth::LinkEnd;
 use trunkline_wire::codec::Text;
 use trunkline_wire::common::{Failure, Pong};
 use trunkline_wire::control::{
-    CONTROL_BODY_BYTES_MAX, ControlFrame, Join, Joined, Leave, MapAck, MapNack, MapRequest, Names, Renew,
+    CONTROL_BODY_BYTES_MAX, ControlFrame, Draining, Join, Joined, Leave, MapAck, MapNack, MapRequest, Names, Renew,
 };
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::frame::{Decode, Encode};
@@ -174,7 +174,13 @@ impl<D: Driver> Agent<D> {
                 if *heard + *lease <= now {
                     self.fail(now, trouble("the control plane is silent"));
                 } else if *renew_at <= now {
-                    *renew_at = now + *lease / RENEWALS_A_LEASE;
+                    // An operator watches.
+                    let wait = if self.draining {
+                        DRAIN_RENEWAL
+                    } else {
+                        *lease / RENEWALS_A_LEASE
+                    };
+                    *renew_at = now + wait;
                     let sessions = self.sessions;
                     self.send(&Renew { sessions });
                 }
@@ -297,6 +303,11 @@ impl<D: Driver> Agent<D> {
                 self.counters.lease_renewals += 1;
                 Ok(())
             }
+            (Session::Member { .. }, ControlFrame::Drain(drain)) => {
+                let rate = drain.rate;
+                self.news.push(if drain.on { News::Drain { rate } } else { News::Stay });
+                Ok(())
+            }
             (Session::Member { .. }, ControlFrame::MapBegin(begin)) => {
                 let answer = self.maps.begin(*begin);
                 self.answer(answer);
@@ -320,6 +331,7 @@ impl<D: Driver> Agent<D> {
                 | ControlFrame::LinkReady(_)
                 | ControlFrame::Joined(_)
                 | ControlFrame::Renewed(_)
+                | ControlFrame::Drain(_)
                 | ControlFrame::MapBegin(_)
                 | ControlFrame::MapPart(_)
                 | ControlFrame::AdminAnswer(_),
@@ -368,6 +380,9 @@ impl<D: Driver> Agent<D> {
             renew_at: now + lease / RENEWALS_A_LEASE,
         });
         self.news.push(News::Joined(joined.node));
+        if self.draining {
+            self.tell_draining();
+        }
         Ok(())
     }
 
@@ -410,6 +425,15 @@ impl<D: Driver> Agent<D> {
             self.start_send();
         } else {
             self.hang_up(Instant::NEVER);
+        }
+    }
+
+    pub(super) fn tell_draining(&mut self) {
+        if let Session::Member { renew_at, .. } = &mut self.session {
+            *renew_at = self.driver.now();
+            let on = self.draining;
+            self.send(&Draining { on });
+            self.start_send();
         }
     }
 
@@ -477,6 +501,8 @@ impl<D: Driver> Agent<D> {
 
 /// A lost renewal, or two, doesn't cost the lease.
 const RENEWALS_A_LEASE: u32 = 3;
+/// How often a node that sends its devices elsewhere says how many are left.
+const DRAIN_RENEWAL: Duration = Duration::from_secs(1);
 /// Whatever the control plane says, it isn't renewed more often than a few times a second.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 /// How long the leave may take to be written.

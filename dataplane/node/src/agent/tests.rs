@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_net::framing::{Frame, Framer};
 use trunkline_wire::auth::{LinkEnd, Secret};
-use trunkline_wire::control::{CONTROL_BODY_BYTES_MAX, Joined, MapAck, MapBegin, MapId, NodeFrame, Renewed};
+use trunkline_wire::control::{CONTROL_BODY_BYTES_MAX, Drain, Joined, MapAck, MapBegin, MapId, NodeFrame, Renewed};
 use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::Acceptor;
 use trunkline_wire::id::RegionId;
@@ -149,6 +149,18 @@ impl Control {
         assert_eq!(frame, Some(NodeFrame::MapAck(MapAck { map })));
     }
 
+    /// The next frame but renewals.
+    fn expect_draining(&mut self, on: bool) {
+        loop {
+            let (ty, body) = self.next();
+            match NodeFrame::decode(ty, &body).unwrap() {
+                Some(NodeFrame::Draining(said)) => return assert_eq!(said.on, on),
+                Some(NodeFrame::Renew(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
     fn expect_nack(&mut self, map: MapId, says: &str) {
         let (ty, body) = self.next();
         match NodeFrame::decode(ty, &body).unwrap() {
@@ -216,7 +228,7 @@ fn run(agent: &mut Agent<EpollDriver>, script: JoinHandle<()>) -> Vec<News> {
 fn troubles(news: &[News]) -> String {
     let texts = news.iter().filter_map(|news| match news {
         News::Trouble { text, .. } => Some(text.as_str()),
-        News::Joined(_) | News::Map(_) => None,
+        News::Joined(_) | News::Map(_) | News::Drain { .. } | News::Stay => None,
     });
     texts.collect::<Vec<_>>().join("\n")
 }
@@ -378,6 +390,42 @@ fn a_lost_control_plane_is_found_again_and_told_what_is_held() {
     let news = run(&mut agent, script);
     assert_eq!(agent.counters().control_sessions, 2);
     assert!(troubles(&news).contains("closed the connection") || troubles(&news).contains("reset"));
+}
+
+#[test]
+fn an_operator_s_drain_is_news_and_control_is_told_of_its_begin_and_end_also_after_a_reconnect() {
+    let memory = Memory::new();
+    let (address, script) = scripted(move |listener| {
+        let mut control = Control::accept(&listener);
+        control.admit(NodeId(7));
+        control.send(&Drain { on: true, rate: 50 });
+        control.send(&Drain { on: false, rate: 0 });
+        control.expect_draining(true);
+        drop(control);
+        let mut control = Control::accept(&listener);
+        control.admit(NodeId(7));
+        control.expect_draining(true);
+        control.expect_draining(false);
+    });
+    let mut agent = agent(config(address, NodeId(7)), &memory);
+    let mut drained = Vec::new();
+    let end = agent.driver.now() + Duration::from_secs(20);
+    while !script.is_finished() {
+        assert!(agent.driver.now() < end, "the script hangs: {drained:?}");
+        let soon = agent.driver.now() + Duration::from_millis(10);
+        agent.turn(Some(soon)).unwrap();
+        for news in agent.news() {
+            match news {
+                News::Drain { rate } => drained.push(rate),
+                News::Stay => agent.set_draining(true),
+                // The second session.
+                News::Joined(_) if !drained.is_empty() => agent.set_draining(false),
+                News::Joined(_) | News::Map(_) | News::Trouble { .. } => {}
+            }
+        }
+    }
+    script.join().unwrap();
+    assert_eq!(drained, [50]);
 }
 
 #[test]

@@ -79,6 +79,9 @@ impl Collector for Numbers {
             let value = i64::from(shard.in_sync.load(Ordering::Relaxed));
             metric.encode_family(&labels)?.encode_gauge(&value)?;
         }
+        let help = "Whether devices are being sent elsewhere, and none is let in";
+        let mut metric = encoder.encode_descriptor("draining", help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&i64::from(self.0.stats.draining()))?;
         let agent = lock(&self.0.agent.counters).clone();
         for ((name, help), value) in AgentCounters::NAMES.iter().zip(agent.values()) {
             let help = help.trim_end_matches('.');

@@ -14,10 +14,10 @@ use trunkline_wire::id::NodeId;
 use super::ports::Ports;
 use super::{AgentView, Clock, StartError, lock};
 use crate::agent::{Agent, AgentConfig, News};
-use crate::config::Config;
+use crate::config::{Config, DrainSection};
 use crate::entropy::Entropy;
 use crate::identity::Identity;
-use crate::mesh::{Mailbox, Order};
+use crate::mesh::{DrainOrder, Mailbox, Order, Then};
 
 /// A running agent.
 pub(super) struct AgentThread {
@@ -114,13 +114,14 @@ pub(super) fn start_agent(
         counters: Mutex::default(),
         trouble: Mutex::default(),
         sessions: AtomicU64::new(0),
+        draining: AtomicBool::new(false),
         leave: AtomicBool::new(false),
     });
     let (tell, joins) = mpsc::channel();
-    let (theirs, mailboxes) = (Arc::clone(&view), mailboxes.to_vec());
+    let (theirs, mailboxes, drain) = (Arc::clone(&view), mailboxes.to_vec(), config.drain.clone());
     let thread = thread::Builder::new()
         .name("agent".into())
-        .spawn(move || run_agent(agent, &theirs, &mailboxes, &tell))
+        .spawn(move || run_agent(agent, &theirs, &mailboxes, &drain, &tell))
         .map_err(StartError::System)?;
     Ok(AgentThread {
         thread,
@@ -133,7 +134,13 @@ pub(super) fn start_agent(
 
 type Tell = mpsc::Sender<Result<NodeId, (Option<ErrorCode>, String)>>;
 
-fn run_agent(mut agent: Agent<EpollDriver>, view: &AgentView, mailboxes: &[Mailbox], tell: &Tell) {
+fn run_agent(
+    mut agent: Agent<EpollDriver>,
+    view: &AgentView,
+    mailboxes: &[Mailbox],
+    drain: &DrainSection,
+    tell: &Tell,
+) {
     let mut leaving = false;
     while !agent.has_left() {
         for news in agent.news() {
@@ -151,6 +158,24 @@ fn run_agent(mut agent: Agent<EpollDriver>, view: &AgentView, mailboxes: &[Mailb
                         mailbox.send(Order::Map(Arc::clone(&map)));
                     }
                 }
+                News::Drain { rate } => {
+                    let rate = if rate == 0 { drain.rate } else { rate };
+                    tracing::info!(rate, "an operator wants the devices elsewhere");
+                    let order = DrainOrder {
+                        rate,
+                        retry_after_ms: drain.retry_after_ms,
+                        then: Then::Rest,
+                    };
+                    for mailbox in mailboxes {
+                        mailbox.send(Order::Drain(order));
+                    }
+                }
+                News::Stay => {
+                    tracing::info!("an operator lets devices in again");
+                    for mailbox in mailboxes {
+                        mailbox.send(Order::Stay);
+                    }
+                }
                 News::Trouble { code, text } => {
                     tracing::warn!("control plane: {text}");
                     *lock(&view.trouble) = Some(text.clone());
@@ -161,6 +186,7 @@ fn run_agent(mut agent: Agent<EpollDriver>, view: &AgentView, mailboxes: &[Mailb
         *lock(&view.counters) = agent.counters().clone();
         view.member.store(agent.is_member(), Ordering::Relaxed);
         agent.set_sessions(view.sessions.load(Ordering::Relaxed));
+        agent.set_draining(view.draining.load(Ordering::Relaxed));
         if view.leave.load(Ordering::Acquire) && !leaving {
             leaving = true;
             agent.leave();

@@ -117,6 +117,7 @@ impl<D: Driver> ShardStart<D> {
                     .map(|shard| shard.sessions.load(Ordering::Relaxed))
                     .sum();
                 shared.agent.sessions.store(sessions, Ordering::Relaxed);
+                shared.agent.draining.store(shared.stats.draining(), Ordering::Relaxed);
             }
         }
     }

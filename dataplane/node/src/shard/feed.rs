@@ -9,10 +9,10 @@ use trunkline_core::outbox::Outbox;
 use trunkline_core::router::{Now, Router, SessionRef};
 use trunkline_net::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token};
 use trunkline_net::framing::{Frame, Framer};
-use trunkline_wire::device::{ClientFrame, DEVICE_BODY_BYTES_MAX, ErrorCode};
+use trunkline_wire::device::{ClientFrame, DEVICE_BODY_BYTES_MAX, ErrorCode, GoAwayReason};
 use trunkline_wire::frame::Decode;
 
-use super::{Draining, Shard, list, listener};
+use super::{DRAINING_RETRY_AFTER_MS, Draining, FULL_RETRY_AFTER_MS, Shard, list, listener};
 use crate::connection::{Connection, Guest, State, Transit, conn};
 use crate::mesh::Item;
 use crate::stats::ShardCounters;
@@ -128,7 +128,7 @@ impl<D: Driver> Shard<D> {
                     }
                 }
                 // That shard has not started yet.
-                None => self.turn_away(now, token),
+                None => self.turn_away(now, token, GoAwayReason::Full, FULL_RETRY_AFTER_MS),
             },
             Err(refusal) => self.refuse(now, token, refusal),
         }
@@ -148,7 +148,7 @@ impl<D: Driver> Shard<D> {
             Err(error) => {
                 self.log
                     .warn(now, || tracing::warn!("a connection could not be handed over: {error}"));
-                self.turn_away(now, token);
+                self.turn_away(now, token, GoAwayReason::Full, FULL_RETRY_AFTER_MS);
             }
         }
     }
@@ -174,8 +174,13 @@ impl<D: Driver> Shard<D> {
 
     /// The hello is complete, and this shard owns the connection.
     fn admit(&mut self, now: Now, token: Token, introduction: &Introduction) {
-        if self.draining != Draining::No {
-            self.turn_away(now, token);
+        let refused = match (self.draining, introduction.port) {
+            (Draining::No, _) | (Draining::Resting, Port::Peer) => false,
+            (Draining::Resting, Port::Device) => true,
+            (Draining::Devices | Draining::Links | Draining::Stopped, _) => true,
+        };
+        if refused {
+            self.turn_away(now, token, GoAwayReason::Shutdown, DRAINING_RETRY_AFTER_MS);
             return;
         }
         let Some(connection) = self.table.get_mut(token) else {

@@ -3,13 +3,14 @@
 use trunkline_core::greeting::Port;
 use trunkline_core::link::LinkRef;
 use trunkline_core::router::Now;
+use trunkline_core::router::drain::Pace;
 use trunkline_net::driver::{Driver, Token};
 use trunkline_wire::device::{GoAway, GoAwayReason};
 use trunkline_wire::id::ShardId;
 
 use super::{Draining, Shard, listener};
 use crate::connection::State;
-use crate::mesh::{Batch, Item, Order, frames};
+use crate::mesh::{Batch, DrainOrder, Item, Order, Then, frames};
 
 impl<D: Driver> Shard<D> {
     pub(super) fn take_mail(&mut self, now: Now) {
@@ -89,23 +90,54 @@ impl<D: Driver> Shard<D> {
             }
             Order::Explain { device, reply } => reply(self.router.explain(device)),
             Order::Links { reply } => reply(self.book.status(now.at)),
-            Order::Drain { retry_after_ms } => self.begin_drain(now, retry_after_ms),
+            Order::Drain(order) => self.begin_drain(now, order),
+            Order::Stay => {
+                if self.draining == Draining::Resting {
+                    self.draining = Draining::No;
+                    self.router.stay();
+                }
+            }
             Order::Stop => self.draining = Draining::Stopped,
         }
     }
 
-    fn begin_drain(&mut self, now: Now, retry_after_ms: u32) {
-        if self.draining != Draining::No {
-            return;
+    fn begin_drain(&mut self, now: Now, order: DrainOrder) {
+        let DrainOrder {
+            rate,
+            retry_after_ms,
+            then,
+        } = order;
+        match (self.draining, then) {
+            (Draining::No | Draining::Resting, Then::Rest) => self.draining = Draining::Resting,
+            (Draining::No | Draining::Resting, Then::End(_)) => {
+                self.draining = Draining::Devices;
+                self.stop_listening(now, retry_after_ms);
+            }
+            // It ends already.
+            (Draining::Devices | Draining::Links | Draining::Stopped, Then::Rest | Then::End(_)) => return,
         }
-        self.draining = Draining::Devices;
+        let own_rate = rate.div_ceil(self.shards.into());
+        let devices_a_second = match then {
+            Then::Rest => own_rate,
+            Then::End(within) => {
+                let sessions = self.router.sessions() as u64 * 1_000;
+                let needed = sessions.div_ceil((within.as_millis() as u64).max(1));
+                own_rate.max(u32::try_from(needed).unwrap_or(u32::MAX))
+            }
+        };
+        let pace = Pace {
+            devices_a_second: devices_a_second.max(1),
+            retry_after_ms,
+        };
+        self.router.drain(now, pace);
+    }
+
+    /// Who has not said hello yet need not say it any more.
+    fn stop_listening(&mut self, now: Now, retry_after_ms: u32) {
         for listener in std::mem::take(&mut self.listening) {
             self.driver.unlisten(listener);
         }
         debug_assert_ne!(listener(Port::Device), listener(Port::Peer));
-        self.router
-            .go_away(now, retry_after_ms, GoAwayReason::Shutdown, &mut self.out);
-        self.carry_out(now);
         let go = GoAway {
             retry_after_ms,
             reason: GoAwayReason::Shutdown,

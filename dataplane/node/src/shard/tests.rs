@@ -9,7 +9,7 @@ use trunkline_wire::id::{Epoch, IdRef, Instance};
 use trunkline_wire::preface::{Preface, Side};
 
 use super::*;
-use crate::mesh::{Mailbox, Order, mesh};
+use crate::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
 use crate::stats::Stats;
 
 const ROLES: Roles = Roles {
@@ -179,7 +179,12 @@ fn a_drained_shard_still_turns_until_it_is_stopped() {
     let mut device = pair.connect(&ids[0]);
     pair.turns(|pair| pair.shards[1].router.sessions() == 1);
     for mailbox in &pair.mailboxes {
-        assert!(mailbox.send(Order::Drain { retry_after_ms: 1 }));
+        let order = DrainOrder {
+            rate: 10,
+            retry_after_ms: 1,
+            then: Then::End(Duration::from_secs(1)),
+        };
+        assert!(mailbox.send(Order::Drain(order)));
     }
     pair.turns(|pair| pair.shards.iter().all(Shard::is_drained));
     let mut said = Vec::new();

@@ -324,6 +324,7 @@ pub fn node_frame() -> impl Strategy<Value = NodeFrame<'static>> {
             map: map_id(),
             regions: names(),
         }),
+        arm!(NodeFrame::Draining { on: any::<bool>() }),
         arm!(NodeFrame::Renew { sessions: any::<u64>() }),
         arm!(NodeFrame::MapAck { map: map_id() }),
         arm!(NodeFrame::MapNack {
@@ -348,6 +349,10 @@ pub fn control_frame() -> impl Strategy<Value = ControlFrame<'static>> {
             node: node(),
             lease_ms: any::<u32>(),
             lineage: any::<u64>()
+        }),
+        arm!(ControlFrame::Drain {
+            on: any::<bool>(),
+            rate: any::<u32>()
         }),
         Just(ControlFrame::Renewed(Renewed {})).boxed(),
         arm!(ControlFrame::MapBegin {

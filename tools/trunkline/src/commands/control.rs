@@ -13,6 +13,8 @@ use trunkline_control::config::{Config, InitialRegion, Interval};
 use trunkline_control::store::Force;
 
 use crate::control_plane::ControlPlane;
+use crate::output::Progress;
+use crate::signals::Stop;
 
 /// Runs the control plane: membership, regions, the map. Or, with a subcommand, asks it for something.
 #[derive(clap::Args)]
@@ -21,6 +23,7 @@ use crate::control_plane::ControlPlane;
     after_help = "Examples:
   trunkline control --data-dir /var/lib/trunkline --secret-file /etc/trunkline/secret --listen 10.0.0.1:7402
   trunkline control enroll alice --region eu
+  trunkline control drain edge-1 --rate 200
   trunkline control backup /var/backups/trunkline.bak"
 )]
 pub struct Args {
@@ -117,6 +120,23 @@ enum Request {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Sends a node's devices elsewhere, so many a second, and lets none in; shows how many are left until none is. It goes on if this is
+    /// interrupted, until it is undone or the node starts anew. No message is lost.
+    Drain {
+        /// Its name or its id.
+        node: String,
+        /// Devices a second; as the node's `drain.rate` says if it isn't named.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
+        /// Lets devices in again.
+        #[arg(long, conflicts_with = "rate")]
+        undo: bool,
+        /// Returns at once.
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Takes a node out of the cluster.
     RemoveNode {
         /// Its name or its id.
@@ -179,8 +199,15 @@ fn ask(request: Request) -> anyhow::Result<()> {
         Request::Unenroll { device, reach } => (reach, json!({ "op": "unenroll", "device": device.as_str() })),
         Request::Region { name, weight, reach } => (reach, json!({ "op": "region", "name": name, "weight": weight })),
         Request::Rebalance { reach } => (reach, json!({ "op": "rebalance" })),
+        Request::Drain {
+            node,
+            rate,
+            undo,
+            no_wait,
+            reach,
+        } => return drain(&reach, &node, rate, undo, no_wait),
         Request::RemoveNode { node, force, reach } => {
-            let node = node.parse::<u32>().map_or_else(|_| json!(node), |id| json!(id));
+            let node = node_ref(&node);
             (reach, json!({ "op": "remove-node", "node": node, "force": force }))
         }
         Request::Where { device, reach } => (reach, json!({ "op": "where", "device": device.as_str() })),
@@ -203,6 +230,59 @@ fn ask(request: Request) -> anyhow::Result<()> {
     println!("{}", reach.connect()?.request(&body)?);
     Ok(())
 }
+
+/// By its id, if it's a number.
+fn node_ref(node: &str) -> Value {
+    node.parse::<u32>().map_or_else(|_| json!(node), |id| json!(id))
+}
+
+/// Asks for a drain, and shows how many devices are left until none is.
+fn drain(reach: &Reach, node: &str, rate: Option<u32>, undo: bool, no_wait: bool) -> anyhow::Result<()> {
+    let stop = Stop::listen()?;
+    let mut admin = reach.connect()?;
+    let body = json!({ "op": "drain", "node": node_ref(node), "rate": rate, "undo": undo });
+    let told = admin.request(&body)?;
+    println!("{told}");
+    if undo || no_wait {
+        return Ok(());
+    }
+    let first = told["sessions"].as_u64().unwrap_or(0);
+    let mut progress = Progress::new("devices", first as usize);
+    // The first number may be older than the order.
+    let mut seen = false;
+    loop {
+        let said = admin.request_all(&json!({ "op": "status" }), "nodes")?;
+        let mut nodes = said["nodes"].as_array().into_iter().flatten();
+        let Some(found) = nodes.find(|entry| entry["id"] == told["node"]) else {
+            bail!("the node was removed meanwhile");
+        };
+        if found["connected"] != true {
+            bail!("the node is no longer connected to the control plane");
+        }
+        let left = found["sessions"].as_u64().unwrap_or(0);
+        progress.at(first.saturating_sub(left) as usize);
+        let draining = found["draining"] == true;
+        if seen && !draining {
+            bail!("the drain was undone, or the node has started anew: {left} devices are left");
+        }
+        seen |= draining;
+        if seen && left == 0 {
+            progress.end();
+            println!(
+                "{}",
+                json!({ "node": told["node"], "name": told["name"], "draining": true, "sessions": 0 })
+            );
+            return Ok(());
+        }
+        if stop.is_asked() {
+            bail!("interrupted; the drain goes on, {left} devices are left; take it back with --undo");
+        }
+        std::thread::sleep(DRAIN_POLL);
+    }
+}
+
+/// How often control is asked how far a drain is; the node tells it once a second.
+const DRAIN_POLL: Duration = Duration::from_millis(250);
 
 /// Prints all pages of an answer, one JSON object a line.
 fn pages(reach: &Reach, op: &str) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use trunkline_net::backend::Backend;
@@ -129,7 +130,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         println!("{}", listening(&node));
     }
     crate::signals::wait(args.end_with_stdin)?;
-    node.shutdown(super::RETRY_AFTER);
+    node.shutdown(Duration::ZERO);
     Ok(())
 }
 

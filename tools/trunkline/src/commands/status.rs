@@ -68,7 +68,7 @@ fn text(said: &Value) -> String {
         word(&said["lineage"])
     );
     text += &format!(
-        "{:<6}{:<20}{:<28}{:<8}{:<10}{:<10}{}\n",
+        "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{}\n",
         "NODE", "NAME", "ROLES", "MEMBER", "MAP", "SESSIONS", "IN SYNC"
     );
     for node in said["nodes"].as_array().into_iter().flatten() {
@@ -80,11 +80,15 @@ fn text(said: &Value) -> String {
             Some(_) => "no",
         };
         text += &format!(
-            "{:<6}{:<20}{:<28}{:<8}{:<10}{:<10}{in_sync}\n",
+            "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{in_sync}\n",
             word(&node["id"]),
             word(&node["name"]),
             word(&node["roles"]),
-            word(&node["lease"]),
+            if node["draining"] == true {
+                "draining".to_owned()
+            } else {
+                word(&node["lease"])
+            },
             word(&node["version"]),
             word(&says["sessions"]),
         );
