@@ -152,6 +152,35 @@ impl Presence {
         }
     }
 
+    /// Whether no session that was removed is held, and what is to be forgotten by `now` is.
+    ///
+    /// # Errors
+    /// What isn't so.
+    pub fn check(&self, now: Instant) -> Result<(), String> {
+        for (device, entry) in &self.entries {
+            if let Some(removed) = self.removed.get(device)
+                && (removed.epoch > entry.epoch || removed.epoch == entry.epoch && removed.ended)
+            {
+                return Err(format!(
+                    "{device:?} is held at {}, and {} has ended",
+                    entry.epoch, removed.epoch
+                ));
+            }
+        }
+        // Each removal is remembered once more when it is repeated.
+        if self.removed.len() > self.forget.len() {
+            return Err(format!(
+                "{} removals, {} of them to be forgotten",
+                self.removed.len(),
+                self.forget.len()
+            ));
+        }
+        if self.forget.front().is_some_and(|(at, ..)| *at + TOMBSTONE < now) {
+            return Err("a removal that was to be forgotten a minute ago".into());
+        }
+        Ok(())
+    }
+
     /// How many devices are connected, as far as known.
     pub fn len(&self) -> usize {
         self.entries.len()

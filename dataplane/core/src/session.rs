@@ -278,6 +278,11 @@ impl Sessions {
             .collect()
     }
 
+    /// As [`Sessions::refs`], to look at.
+    pub fn all(&self) -> impl Iterator<Item = &Session> {
+        self.slab.iter().map(|(_, session)| session)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.slab.len()

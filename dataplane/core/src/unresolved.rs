@@ -165,6 +165,11 @@ impl Table {
         self.bytes
     }
 
+    /// The earliest end of a time to live.
+    pub fn expires_first(&self) -> Option<Instant> {
+        self.slab.iter().map(|(_, message)| message.expires).min()
+    }
+
     /// The message of this name.
     pub fn find(&mut self, id: &MessageId) -> Option<&mut Unresolved> {
         self.by_id.get(id).map(|&index| &mut self.slab[index as usize])

@@ -23,6 +23,7 @@ use crate::journal::DeviceNo;
 use crate::ledger::Ledger;
 use crate::node::{NodeHost, NodeNo, NodeSpec, Site};
 use crate::promise::{Checked, Promise};
+use crate::strangers::Strangers;
 use crate::watch::Watch;
 
 /// How many of what a cluster has.
@@ -69,6 +70,7 @@ enum Actor {
     Shard(NodeNo, usize),
     Control,
     Phone(usize),
+    Strangers,
 }
 
 /// See the module's text.
@@ -79,13 +81,20 @@ pub struct Cluster {
     pub(crate) spec: Spec,
     pub(crate) nodes: Vec<NodeHost>,
     control: Option<Server<SimDriver, MemoryStore>>,
-    store: MemoryStore,
+    pub(crate) store: MemoryStore,
     pub(crate) phones: Vec<Phone>,
     pub(crate) devices: Vec<Device>,
     pub(crate) ledger: Ledger,
     pub(crate) watch: Watch,
     /// What is cut, as the faults did it: from, to.
     pub(crate) cuts: BTreeSet<(IpAddr, IpAddr)>,
+    /// Somebody sends what no library would.
+    pub(crate) strangers: bool,
+    /// Whether devices that are welcomed are written to at once.
+    pub(crate) greetings: bool,
+    /// Nodes without descriptors.
+    pub(crate) starved: BTreeSet<NodeNo>,
+    stranger: Option<Strangers>,
     actors: BTreeMap<DriverId, Actor>,
     timers: BTreeSet<(Instant, DriverId)>,
     deadlines: BTreeMap<DriverId, Instant>,
@@ -120,6 +129,10 @@ impl Cluster {
             ledger: Ledger::new(seed, spec.devices),
             watch: Watch::default(),
             cuts: BTreeSet::new(),
+            strangers: false,
+            greetings: false,
+            starved: BTreeSet::new(),
+            stranger: None,
             actors: BTreeMap::new(),
             timers: BTreeSet::new(),
             deadlines: BTreeMap::new(),
@@ -167,6 +180,11 @@ impl Cluster {
         all.filter(|(_, host)| role(host.spec.roles))
             .map(|(index, _)| NodeNo(index))
             .collect()
+    }
+
+    /// How many regions there are.
+    pub fn regions(&self) -> usize {
+        self.spec.regions
     }
 
     /// The connection servers.
@@ -294,9 +312,11 @@ impl Cluster {
     }
 
     pub(crate) fn end_node(&mut self, node: NodeNo) {
+        self.nodes[node.0].draining = false;
         if let Some(process) = self.nodes[node.0].process.take() {
             let gone: Vec<DriverId> = process.drivers().collect();
             self.forget(&gone);
+            self.watch.dead.add(&process);
         }
         self.watch.restarted(node);
     }
@@ -318,6 +338,15 @@ impl Cluster {
     pub(crate) fn adopt_phone(&mut self, phone: usize, id: DriverId) {
         self.actors.insert(id, Actor::Phone(phone));
         self.set_deadline(id, Instant::ZERO);
+    }
+
+    /// Somebody whom nobody knows connects to `address`.
+    pub(crate) fn strange(&mut self, address: SocketAddr) {
+        let world = &self.site.world;
+        let stranger = self.stranger.get_or_insert_with(|| Strangers::new(world));
+        stranger.come(&mut self.rng, address);
+        let id = stranger.id();
+        self.actors.insert(id, Actor::Strangers);
     }
 
     fn forget(&mut self, drivers: &[DriverId]) {
@@ -440,12 +469,15 @@ impl Cluster {
                         .expect("a simulated driver doesn't fail");
                 }
                 self.reschedule_node(node);
+                self.check_turn(node, shard)?;
+                self.go_on_draining(node);
             }
             Actor::Agent(node) => {
                 if self.nodes[node.0].agent_turn(&self.site, now) {
                     self.adopt_node(node);
                 }
                 self.reschedule_node(node);
+                self.go_on_draining(node);
             }
             Actor::Control => {
                 if let Some(control) = &mut self.control {
@@ -455,8 +487,25 @@ impl Cluster {
                 }
             }
             Actor::Phone(phone) => self.phone_turn(phone)?,
+            Actor::Strangers => {
+                if let Some(stranger) = &mut self.stranger {
+                    stranger.turn();
+                }
+            }
         }
         Ok(())
+    }
+
+    fn go_on_draining(&mut self, node: NodeNo) {
+        if !self.nodes[node.0].draining {
+            return;
+        }
+        if self.nodes[node.0].drained() {
+            self.note(format!("{} is gone", self.nodes[node.0].spec.name));
+            self.end_node(node);
+        } else {
+            self.reschedule_node(node);
+        }
     }
 
     fn host_of(&self, actor: Actor) -> IpAddr {
@@ -464,11 +513,12 @@ impl Cluster {
             Actor::Agent(node) | Actor::Shard(node, _) => self.nodes[node.0].address,
             Actor::Control => CONTROL,
             Actor::Phone(phone) => self.phones[phone].address,
+            Actor::Strangers => crate::strangers::ADDRESS,
         }
     }
 
     /// One shard's turn may leave mail for another: all are asked.
-    fn reschedule_node(&mut self, node: NodeNo) {
+    pub(crate) fn reschedule_node(&mut self, node: NodeNo) {
         let Some(process) = &mut self.nodes[node.0].process else {
             return;
         };

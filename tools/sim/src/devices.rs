@@ -102,6 +102,14 @@ impl Cluster {
         self.phones[self.devices[device.0 as usize].phone].address
     }
 
+    /// The devices that share its host, itself included.
+    pub(crate) fn neighbours(&self, device: DeviceNo) -> std::collections::BTreeSet<DeviceNo> {
+        let phone = self.devices[device.0 as usize].phone;
+        let all = self.devices();
+        all.filter(|other| self.devices[other.0 as usize].phone == phone)
+            .collect()
+    }
+
     /// Whether its program runs.
     pub fn device_runs(&self, device: DeviceNo) -> bool {
         self.devices[device.0 as usize].index.is_some()
@@ -187,14 +195,17 @@ impl Cluster {
 
     pub(crate) fn phone_turn(&mut self, phone: usize) -> Checked {
         let now = self.now();
-        let mut suspects = Vec::new();
+        let (mut suspects, mut welcomed_now) = (Vec::new(), Vec::new());
         let Phone { fleet, running, .. } = &mut self.phones[phone];
         fleet.turn(Some(now)).expect("a simulated driver doesn't fail");
         while let Some((index, event)) = fleet.next_event() {
             let Some(&device) = running.get(&index) else { continue };
             let ledger = &mut self.ledger;
             match event {
-                Event::Welcomed(welcomed) => ledger.welcomed(now, device, &welcomed),
+                Event::Welcomed(welcomed) => {
+                    ledger.welcomed(now, device, &welcomed);
+                    welcomed_now.push(device);
+                }
                 Event::Message(message) => ledger.shown(now, device, &message)?,
                 Event::Report(report) => suspects.extend(ledger.reported(now, device, &report)?),
                 Event::Disconnected { reason, .. } => ledger.disconnected(now, device, reason.to_string()),
@@ -210,9 +221,21 @@ impl Cluster {
             }
         }
         self.reschedule_phone(phone);
+        for device in welcomed_now {
+            self.greet(device);
+        }
         suspects
             .into_iter()
-            .try_for_each(|message| self.offline_is_true(message))
+            .try_for_each(|(message, unreachable)| self.offline_is_true(message, unreachable))
+    }
+
+    /// Who has just been welcomed is written to at once, by somebody who knows of it: that is when news of it may be missing.
+    fn greet(&mut self, device: DeviceNo) {
+        let sender = DeviceNo(self.rng.u32(..self.devices.len() as u32));
+        if self.greetings && sender != device && self.rng.bool() {
+            let ttl = TtlMs::new(GREETING_TTL_MS).expect("in range");
+            self.send(sender, device, 20, ttl, Guarantee::Confirmed);
+        }
     }
 
     fn reschedule_phone(&mut self, phone: usize) {
@@ -221,3 +244,6 @@ impl Cluster {
         self.set_deadline(id, deadline);
     }
 }
+
+/// How long a greeting is worth delivering.
+const GREETING_TTL_MS: u32 = 8_000;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use trunkline_net::sim::{Death, Direction};
+use trunkline_net::sim::{Death, Descriptors, Direction, Latency};
 
 use crate::cluster::{CONTROL, Cluster};
 use crate::journal::DeviceNo;
@@ -54,6 +54,48 @@ impl Cluster {
         self.note(format!("{name} is started"));
         self.start_node(node);
         self.disturbed();
+    }
+
+    /// Starts a node anew: at once if it is gone, else after a drain that is cut short. One that serves is left alone.
+    pub fn restart_node(&mut self, node: NodeNo) {
+        if self.nodes[node.0].draining && self.node_runs(node) {
+            self.kill_node(node, Death::Visible);
+        }
+        if !self.node_runs(node) {
+            self.revive_node(node);
+        }
+    }
+
+    /// Tells a node to go, as SIGTERM does: it sends its devices away, closes its links, leaves, and is gone.
+    pub fn drain_node(&mut self, node: NodeNo, retry_after_ms: u32) {
+        let name = self.host_name(Host::Node(node));
+        self.note(format!(
+            "{name} is told to go, its devices to come back after {retry_after_ms} ms"
+        ));
+        self.nodes[node.0].drain(retry_after_ms);
+        self.reschedule_node(node);
+        self.disturbed();
+    }
+
+    /// Whether a node was told to go and is still there.
+    pub fn is_draining(&self, node: NodeNo) -> bool {
+        self.nodes[node.0].draining
+    }
+
+    /// From now on, whether a node's writes to its disk fail.
+    pub fn set_disk_full(&mut self, node: NodeNo, full: bool) {
+        let name = self.host_name(Host::Node(node));
+        let how = if full { "full" } else { "no longer full" };
+        self.note(format!("the disk of {name} is {how}"));
+        self.nodes[node.0].disk.set_full(full);
+    }
+
+    /// The control plane's next commit fails; `reaches_disk`: it is there after a restart all the same.
+    pub fn fail_store(&mut self, reaches_disk: bool) {
+        self.note(format!(
+            "the next commit of control fails; on disk nevertheless: {reaches_disk}"
+        ));
+        self.store.fail_commit(0, reaches_disk);
     }
 
     /// Kills the control plane. What it has committed stays on its disk.
@@ -123,6 +165,24 @@ impl Cluster {
         }
     }
 
+    /// Loses everything between the hosts of each pair.
+    pub fn split(&mut self, pairs: &[(Host, Host)]) {
+        let names: std::collections::BTreeSet<String> = pairs.iter().map(|(a, _)| self.host_name(*a)).collect();
+        let names: Vec<String> = names.into_iter().collect();
+        self.note(format!("{} are cut off from all others", names.join(", ")));
+        for &(a, b) in pairs {
+            self.cut_silently(a, b, Direction::Both);
+        }
+    }
+
+    /// Ends [`Cluster::split`].
+    pub fn reunite(&mut self, pairs: &[(Host, Host)]) {
+        self.note("the parts can reach each other again".to_owned());
+        for &(a, b) in pairs {
+            self.heal_silently(a, b);
+        }
+    }
+
     fn others(&self, node: NodeNo) -> Vec<Host> {
         let nodes = (0..self.nodes.len()).map(NodeNo).filter(|other| *other != node);
         std::iter::once(Host::Control).chain(nodes.map(Host::Node)).collect()
@@ -133,10 +193,63 @@ impl Cluster {
         let name = self.host_name(host);
         self.note(format!("all connections of {name} are reset"));
         self.site.world.reset_connections(self.address_of(host));
-        if let Host::Node(_) = host {
+        if let Host::Node(node) = host {
             let now = self.now();
+            self.watch.pairs.trouble(node, now);
             self.watch.trouble(now);
         }
+    }
+
+    /// Resets all connections of all devices, at once.
+    pub fn reset_devices(&mut self) {
+        self.note("all devices lose their connections".to_owned());
+        for phone in 0..self.phones.len() {
+            self.site.world.reset_connections(self.phones[phone].address);
+        }
+    }
+
+    /// Sets how long what goes between a host and all nodes takes.
+    pub fn set_pace(&mut self, host: Host, latency: Latency) {
+        let name = self.host_name(host);
+        let Latency { base, jitter } = latency;
+        self.note(format!(
+            "what goes between {name} and the nodes takes {base:?}, and up to {jitter:?} more"
+        ));
+        let own = self.address_of(host);
+        for node in 0..self.nodes.len() {
+            let other = self.nodes[node].address;
+            if other != own {
+                self.site.world.set_latency(own, other, latency);
+                self.site.world.set_latency(other, own, latency);
+            }
+        }
+    }
+
+    /// Whether processes of a host get further descriptors.
+    pub fn set_descriptors(&mut self, host: Host, descriptors: Descriptors) {
+        let name = self.host_name(host);
+        self.note(format!("descriptors of {name}: {descriptors:?}"));
+        self.site.world.set_descriptors(self.address_of(host), descriptors);
+        if let Host::Node(node) = host {
+            match descriptors {
+                Descriptors::Exhausted => self.starved.insert(node),
+                Descriptors::Plenty => self.starved.remove(&node),
+            };
+        }
+        self.disturbed();
+    }
+
+    /// Makes a host's wall clock go fast, or slow.
+    pub fn drift_clock(&mut self, host: Host, ppm: i64) {
+        let name = self.host_name(host);
+        self.note(format!("the wall clock of {name} goes wrong by {ppm} millionths"));
+        self.site.world.drift_wall(self.address_of(host), ppm);
+    }
+
+    /// Somebody whom nobody knows connects.
+    pub fn let_stranger_come(&mut self, address: std::net::SocketAddr) {
+        self.note(format!("a stranger comes to {address}"));
+        self.strange(address);
     }
 
     /// Stops a host's process for a while, as SIGSTOP does.
@@ -159,15 +272,26 @@ impl Cluster {
     pub fn heal_all(&mut self) {
         self.note("all faults end".to_owned());
         self.cuts.clear();
+        self.starved.clear();
         self.site.world.heal_all();
+        for node in &self.nodes {
+            node.disk.set_full(false);
+        }
         let hosts = (0..self.nodes.len()).map(|node| Host::Node(NodeNo(node)));
         let hosts: Vec<Host> = hosts
             .chain([Host::Control])
             .chain(self.devices().map(Host::Device))
             .collect();
         let now = self.now();
+        let latency = self.spec.network.latency;
         for host in hosts {
             let address = self.address_of(host);
+            self.site.world.set_descriptors(address, Descriptors::Plenty);
+            self.site.world.drift_wall(address, 0);
+            for node in self.nodes.iter().filter(|node| node.address != address) {
+                self.site.world.set_latency(address, node.address, latency);
+                self.site.world.set_latency(node.address, address, latency);
+            }
             if self.site.world.is_paused(address) {
                 self.site.world.pause(address, now);
             }
@@ -176,9 +300,7 @@ impl Cluster {
             self.revive_control();
         }
         for node in (0..self.nodes.len()).map(NodeNo) {
-            if !self.node_runs(node) {
-                self.revive_node(node);
-            }
+            self.restart_node(node);
         }
     }
 

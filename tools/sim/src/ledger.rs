@@ -85,8 +85,6 @@ pub struct Ledger {
     devices: Vec<DeviceRecord>,
     /// The highest number that was shown.
     highest: BTreeMap<Stream, u64>,
-    /// Servers that were cut off or stood still, and until when that excuses them.
-    disturbed: BTreeMap<NodeId, Instant>,
     journal: Journal,
     totals: Totals,
 }
@@ -100,7 +98,6 @@ impl Ledger {
             names: BTreeMap::new(),
             devices: vec![DeviceRecord::default(); devices as usize],
             highest: BTreeMap::new(),
-            disturbed: BTreeMap::new(),
             journal: Journal::default(),
             totals: Totals::default(),
         }
@@ -129,12 +126,6 @@ impl Ledger {
     /// Notes a fault, or a step of a scenario.
     pub(crate) fn note(&mut self, now: Instant, text: String) {
         self.journal.note(now, Entry::Cluster(text));
-    }
-
-    /// Until `until`, the region may take `node`'s devices for disconnected.
-    pub(crate) fn disturb(&mut self, node: NodeId, until: Instant) {
-        let known = self.disturbed.entry(node).or_insert(until);
-        *known = until.max(*known);
     }
 
     pub(crate) fn started(&mut self, now: Instant, device: DeviceNo, instance: Instance) {
@@ -270,8 +261,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// A user was told how a message ended. Returns the message if it says that a device was offline which holds itself for connected.
-    pub(crate) fn reported(&mut self, now: Instant, device: DeviceNo, report: &Report) -> Checked<Option<MessageNo>> {
+    /// A user was told how a message ended. Returns the message, and whether an instance was unreachable,
+    /// if it says that a device was offline whose library held itself for connected all the time.
+    pub(crate) fn reported(
+        &mut self,
+        now: Instant,
+        device: DeviceNo,
+        report: &Report,
+    ) -> Checked<Option<(MessageNo, bool)>> {
         let name = |ledger: &Ledger| {
             let instance = ledger.device(device).instance?;
             let recipient = number_of(&report.id.recipient)?;
@@ -308,22 +305,12 @@ impl Ledger {
         *self.totals.outcomes.entry(outcome.name()).or_default() += 1;
         match outcome {
             Outcome::Delivered { .. } => *self.totals.ways.entry(way.name()).or_default() += 1,
-            Outcome::Offline { unreachable: false, .. } if self.was_connected(&record) => return Ok(Some(message)),
+            Outcome::Offline { unreachable, .. } if self.is_there(record.recipient, record.sent) => {
+                return Ok(Some((message, unreachable)));
+            }
             Outcome::Offline { .. } | Outcome::Expired { .. } | Outcome::Rejected { .. } => {}
         }
         Ok(None)
-    }
-
-    /// Whether the recipient was connected all the time, as its library sees it, at a server that the region could reach.
-    fn was_connected(&self, record: &Record) -> bool {
-        let known = self
-            .devices
-            .get(record.recipient.0 as usize)
-            .and_then(|known| known.session);
-        known.is_some_and(|(epoch, since, node)| {
-            let disturbed = self.disturbed.get(&node).is_some_and(|until| *until > record.sent);
-            epoch.some().is_some() && since <= record.sent && !disturbed
-        })
     }
 
     /// Every confirmed message whose time to live ended more than `grace` ago has its report, unless its sender is `excused`.
@@ -345,14 +332,13 @@ impl Ledger {
     /// Every confirmed message that was sent between `from` and `to`, when nothing was wrong, was delivered if its recipient was there.
     pub(crate) fn all_delivered(&self, now: Instant, from: Instant, to: Instant) -> Checked {
         let undelivered = self.records.iter().enumerate().find(|(_, record)| {
-            let there = self
-                .devices
-                .get(record.recipient.0 as usize)
-                .and_then(|known| known.session);
+            // What was sent before and had time enough left counts as well.
+            let open = record.report.is_none_or(|(at, ..)| at >= from) && record.sent + record.ttl >= from + LEFT_MIN;
             record.guarantee == Guarantee::Confirmed
                 && !record.abandoned
-                && (from..=to).contains(&record.sent)
-                && there.is_some_and(|(epoch, since, _)| epoch.some().is_some() && since <= record.sent)
+                && record.sent <= to
+                && (record.sent >= from || open)
+                && self.is_there(record.recipient, record.sent.max(from))
                 && !matches!(record.report, Some((_, Outcome::Delivered { .. }, _)))
         });
         let Some((index, record)) = undelivered else {
@@ -370,6 +356,12 @@ impl Ledger {
             Some(message),
             &[record.sender, record.recipient],
         ))
+    }
+
+    /// Whether a device's present session has been there since `since`, as its library sees it.
+    pub(crate) fn is_there(&self, device: DeviceNo, since: Instant) -> bool {
+        let known = self.devices.get(device.0 as usize).and_then(|known| known.session);
+        known.is_some_and(|(epoch, from, _)| epoch.some().is_some() && from <= since)
     }
 
     /// A promise is broken.
@@ -391,6 +383,9 @@ impl Ledger {
         })
     }
 }
+
+/// A message that has so much time left when nothing is wrong any more is delivered.
+const LEFT_MIN: Duration = Duration::from_secs(10);
 
 /// The id of a device of a run.
 pub(crate) fn id_of(device: DeviceNo) -> DeviceId {

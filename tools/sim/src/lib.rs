@@ -6,21 +6,33 @@
 //! | `node`, `devices` | what runs on them |
 //! | `faults` | what a scenario does to them |
 //! | `ledger` | what users have sent, seen and been told, held against the promises |
-//! | `watch` | what nodes believe, held against the promises |
+//! | `watch` | what nodes believe, held against the promises: at intervals, and at rest |
+//! | `model`, `sums` | the same after every turn of a shard |
+//! | `pairs` | who could reach whom: what excuses a node for not knowing |
 //! | `swarm` | one run: everything of it follows from its seed |
+//! | `scenario`, `inflict` | the kinds of faults, and what each does |
+//! | `calm` | what must hold once all faults are over |
+//! | `strangers` | who says what no library would |
 //! | `promise`, `journal` | a broken promise, and the history that comes with it |
 //!
 //! Nothing here decides anything that a cluster decides. What is not simulated: threads (one turn at a time), the disk's own
 //! faults, the HTTP port.
 #![forbid(unsafe_code)]
 
+mod calm;
 pub mod cluster;
 pub mod devices;
 pub mod faults;
+mod inflict;
 pub mod journal;
 pub mod ledger;
+mod model;
 mod node;
+mod pairs;
 pub mod promise;
+pub mod scenario;
+mod strangers;
+mod sums;
 pub mod swarm;
 mod watch;
 
@@ -30,3 +42,4 @@ pub use faults::Host;
 pub use journal::{DeviceNo, MessageNo};
 pub use node::{NodeNo, NodeSpec};
 pub use promise::{Checked, Promise, Violation};
+pub use scenario::{Kind, Scenario};

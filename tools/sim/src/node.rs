@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use trunkline_core::greeting::Port;
 use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World};
 use trunkline_node::agent::{Agent, AgentConfig, News};
 use trunkline_node::entropy::Entropy;
 use trunkline_node::identity::next_start;
-use trunkline_node::mesh::{Mailbox, Order, mesh};
+use trunkline_node::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
 use trunkline_node::shard::{Shard, ShardConfig};
 use trunkline_node::stats::Stats;
 use trunkline_node::storage::Memory;
@@ -47,6 +48,8 @@ pub(crate) struct NodeHost {
     pub(crate) process: Option<Process>,
     /// As far as control has given one.
     pub(crate) node: NodeId,
+    /// Told to go, and still there.
+    pub(crate) draining: bool,
 }
 
 /// A running node. Dropping it is its crash.
@@ -58,6 +61,8 @@ pub(crate) struct Process {
     stats: Stats,
     incarnation: Incarnation,
     seed: u64,
+    /// The agent was told to leave.
+    leaving: bool,
 }
 
 /// What all nodes are told.
@@ -75,6 +80,7 @@ impl NodeHost {
             disk: Memory::new(),
             process: None,
             node: NodeId::NONE,
+            draining: false,
         }
     }
 
@@ -90,6 +96,8 @@ impl NodeHost {
 
     /// Starts the node as its process does: from its disk, knowing the control plane's address and the secret.
     pub(crate) fn start(&mut self, site: &Site, seed: u64) {
+        // A node whose disk takes no write doesn't start; its operator makes room first.
+        self.disk.set_full(false);
         let (node, incarnation) = next_start(&self.disk).expect("a simulated disk can be read");
         let mut random = fastrand::Rng::with_seed(seed);
         let config = AgentConfig {
@@ -115,8 +123,36 @@ impl NodeHost {
             stats: Stats::new(self.spec.shards),
             incarnation,
             seed: random.u64(..),
+            leaving: false,
         });
+        self.draining = false;
         self.start_shards(site);
+    }
+
+    /// Tells its shards to send devices away, close links and be done.
+    pub(crate) fn drain(&mut self, retry_after_ms: u32) {
+        let Some(process) = &mut self.process else { return };
+        self.draining = true;
+        let order = DrainOrder {
+            rate: DRAIN_RATE,
+            retry_after_ms,
+            then: Then::End(DRAIN_WITHIN),
+        };
+        for mailbox in &process.mailboxes {
+            mailbox.send(Order::Drain(order));
+        }
+    }
+
+    /// Moves a drain on, as the node's main thread does: once all shards are through, the agent leaves. True when nothing is left.
+    pub(crate) fn drained(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        if !self.draining || !process.shards.iter().all(Shard::is_drained) {
+            return false;
+        }
+        if !std::mem::replace(&mut process.leaving, true) {
+            process.agent.leave();
+        }
+        process.agent.has_left()
     }
 
     /// Gives the agent a turn; true if there are shards now that were not there before.
@@ -203,3 +239,8 @@ impl Process {
         versions.min().unwrap_or(0)
     }
 }
+
+/// Devices a second that a draining node sends away: slower than a node would by default, so that slices are seen.
+const DRAIN_RATE: u32 = 20;
+/// Within which it has sent all of them away.
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(7);

@@ -21,16 +21,34 @@ pub enum Promise {
     OneWinner = 6,
     /// Epochs never go back in any instance.
     EpochsNeverGoBack = 7,
+    /// Removing a session changes something only if it is the one that is stored.
+    ExactUnregister = 8,
     /// Map versions never go back at any node.
     MapVersions = 9,
+    /// Every map in use is whole, the same wherever its version is in use, and not empty once one wasn't.
+    MapValidity = 10,
     /// With the control plane gone, maps route as with it.
     StaticStability = 11,
     /// After the last fault all instances of a region agree with each other and with the sessions that live.
     Convergence = 12,
     /// No confirmed message is reported offline for want of propagated connection information.
     NoBlackout = 13,
+    /// What came in has ended once or is in flight.
+    Conservation = 14,
+    /// Every queue, table and timer is within its bound; so are retries.
+    Bounds = 15,
+    /// No input ends a process.
+    NoRemoteCrash = 16,
+    /// No byte is lost, altered or credited to another connection.
+    Driver = 17,
     /// The same seed makes the same trace.
     Determinism = 18,
+    /// A slow, mute or flooding device costs others nothing.
+    Isolation = 19,
+    /// When a load or a fault is gone, so are its effects.
+    NoMetastability = 20,
+    /// All of this holds while two versions of the protocol are in use.
+    MixedVersions = 21,
 }
 
 impl Promise {
@@ -49,11 +67,20 @@ impl Promise {
             Promise::Order => "order",
             Promise::OneWinner => "one winner",
             Promise::EpochsNeverGoBack => "epochs never go back",
+            Promise::ExactUnregister => "exact unregister",
             Promise::MapVersions => "map versions",
+            Promise::MapValidity => "map validity",
             Promise::StaticStability => "static stability",
             Promise::Convergence => "convergence",
             Promise::NoBlackout => "no blackout",
+            Promise::Conservation => "conservation",
+            Promise::Bounds => "bounds",
+            Promise::NoRemoteCrash => "no remote crash",
+            Promise::Driver => "driver",
             Promise::Determinism => "determinism",
+            Promise::Isolation => "isolation",
+            Promise::NoMetastability => "no metastability",
+            Promise::MixedVersions => "mixed versions",
         }
     }
 }

@@ -1,37 +1,54 @@
 //! The state of all nodes, held against the promises: at intervals while anything may happen, and as a whole once all is quiet.
+//!
+//! What excuses a node for not knowing is in `pairs`; what is checked after every turn is in `model`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use trunkline_client::Purpose;
-use trunkline_core::constants::{FENCING, GONE_AFTER, TOMBSTONE};
+use trunkline_core::constants::{FENCING, GONE_AFTER, LEASE, RETRIES_A_SECOND, RETRIES_PERCENT, SUSPECT_AFTER};
+use trunkline_core::counters::Counters;
 use trunkline_core::link::LinkStatus;
 use trunkline_net::driver::Driver;
 use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
+use trunkline_wire::map::{Map, MapId};
 use trunkline_wire::time::Instant;
 
-use crate::cluster::{CHECK_INTERVAL, Cluster};
+use crate::cluster::{CHECK_INTERVAL, CONTROL, Cluster};
 use crate::journal::{DeviceNo, MessageNo};
+use crate::model::Model;
 use crate::node::NodeNo;
+use crate::pairs::Pairs;
 use crate::promise::{Checked, Promise};
+use crate::sums::Sums;
 
 /// What was seen before.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    /// What each running instance stored last, and when that was last seen.
-    stored: BTreeMap<(NodeNo, RegionId, DeviceKey), (Epoch, Instant)>,
+    pub(crate) model: Model,
+    pub(crate) pairs: Pairs,
+    /// What processes that are gone had counted.
+    pub(crate) dead: Sums,
     /// Devices with several sessions, and since when.
     doubled: BTreeMap<DeviceKey, Instant>,
-    /// The version of the map that each node had last; its disk keeps it across starts.
-    versions: BTreeMap<NodeNo, u64>,
+    /// The map that each node had last; its disk keeps it across starts.
+    maps: BTreeMap<NodeNo, MapId>,
+    /// By version, what it says: the digest of the first map that was seen with it.
+    contents: BTreeMap<u64, MapId>,
+    /// What an instance and the servers within its reach differ in, and since when.
+    disagreed: BTreeMap<(NodeNo, DeviceKey, Epoch), Instant>,
+    agreement_at: Instant,
+    /// Confirmed messages and retries of each running node so far, at past times.
+    retries: BTreeMap<NodeNo, VecDeque<(Instant, u64, u64)>>,
     /// When something was last wrong between nodes.
-    troubled: Instant,
+    pub(crate) troubled: Instant,
 }
 
 impl Watch {
     /// A node's process ended: it may forget what is not on its disk.
     pub(crate) fn restarted(&mut self, node: NodeNo) {
-        self.stored.retain(|(of, _, _), _| *of != node);
+        self.model.forget(node);
+        self.retries.remove(&node);
     }
 
     /// Something is wrong between nodes now.
@@ -49,8 +66,16 @@ impl Cluster {
         let now = self.now();
         self.note_trouble(now);
         self.check_maps(now)?;
-        self.check_epochs(now)?;
-        self.check_winners(now)?;
+        self.check_bounds()?;
+        self.check_links(now)?;
+        self.check_retries(now)?;
+        self.check_totals()?;
+        let sessions = self.sessions();
+        self.check_winners(now, &sessions)?;
+        if now >= self.watch.agreement_at {
+            self.watch.agreement_at = now + AGREEMENT_INTERVAL;
+            self.check_agreement(now, &sessions)?;
+        }
         for phone in &mut self.phones {
             if self.site.world.is_paused(phone.address) {
                 phone.stood_still = now;
@@ -64,103 +89,359 @@ impl Cluster {
     }
 
     pub(crate) fn note_trouble(&mut self, now: Instant) {
-        for index in 0..self.nodes.len() {
-            let (address, runs) = (self.nodes[index].address, self.nodes[index].process.is_some());
-            let cut = self.nodes.iter().any(|other| {
-                self.cuts.contains(&(address, other.address)) || self.cuts.contains(&(other.address, address))
-            });
-            let paused = self.site.world.is_paused(address);
-            if cut || paused || !runs {
-                self.watch.trouble(now);
-                let id = self.nodes[index].node;
-                self.ledger.disturb(id, now + GONE_AFTER + BACK_AFTER);
+        let control_runs = self.control_runs() && !self.site.world.is_paused(CONTROL);
+        let mut troubled = false;
+        let Watch { pairs, .. } = &mut self.watch;
+        let cut = |from, to| self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        for (index, host) in self.nodes.iter().enumerate() {
+            let (node, address) = (NodeNo(index), host.address);
+            let starved = self.starved.contains(&node);
+            if host.process.is_none() || host.draining || starved || self.site.world.is_paused(address) {
+                pairs.trouble(node, now);
+                troubled = true;
             }
+            if !control_runs || cut(address, CONTROL) {
+                pairs.cut_from_control(node, now);
+            }
+            if self.cuts.is_empty() {
+                continue;
+            }
+            for (other, peer) in self.nodes.iter().enumerate().take(index) {
+                if cut(address, peer.address) {
+                    pairs.cut(node, NodeNo(other), now);
+                    troubled = true;
+                }
+            }
+        }
+        let instances = (0..self.nodes.len()).filter(|index| self.nodes[*index].spec.roles.region);
+        for instance in instances {
+            let Some(process) = &self.nodes[instance].process else {
+                continue;
+            };
+            for (server, host) in self
+                .nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, host)| host.spec.roles.connection)
+            {
+                let linked = process
+                    .shards
+                    .iter()
+                    .any(|shard| shard.links().silence(now, host.node).is_some());
+                pairs.linked(NodeNo(instance), NodeNo(server), linked, now);
+            }
+        }
+        if troubled {
+            self.watch.trouble(now);
         }
     }
 
     fn check_maps(&mut self, now: Instant) -> Checked {
-        for (index, host) in self.nodes.iter().enumerate() {
-            let Some(process) = host.process.as_ref().filter(|process| !process.shards.is_empty()) else {
+        for index in 0..self.nodes.len() {
+            let node = NodeNo(index);
+            let Some(process) = self.nodes[index]
+                .process
+                .as_ref()
+                .filter(|process| !process.shards.is_empty())
+            else {
                 continue;
             };
-            let version = process.map_version();
-            let before = self.watch.versions.insert(NodeNo(index), version).unwrap_or(0);
-            if version < before {
-                let what = format!("{} uses map version {version} after {before}", host.spec.name);
-                return Err(self.ledger.violation(now, Promise::MapVersions, what, None, &[]));
+            let slowest = process.shards.iter().map(|shard| shard.router().map());
+            let Some(map) = slowest.min_by_key(|map| map.id().version).map(std::sync::Arc::clone) else {
+                continue;
+            };
+            let id = map.id();
+            let before = self.watch.maps.insert(node, id);
+            if before == Some(id) {
+                continue;
             }
-        }
-        Ok(())
-    }
-
-    fn check_epochs(&mut self, now: Instant) -> Checked {
-        for (index, host) in self.nodes.iter().enumerate() {
-            let node = NodeNo(index);
-            for shard in host.process.iter().flat_map(|process| &process.shards) {
-                let router = shard.router();
-                for (region, _) in router.map().regions() {
-                    for (device, epoch) in router.presence(region).into_iter().flatten() {
-                        let seen = self.watch.stored.insert((node, region, device), (epoch, now));
-                        let Some((before, at)) = seen else { continue };
-                        if epoch < before && now.since(at) < TOMBSTONE {
-                            let what = format!("{} stores {epoch} after {before}", host.spec.name);
-                            let devices: Vec<DeviceNo> = self.device_of(device).into_iter().collect();
-                            let violation =
-                                self.ledger
-                                    .violation(now, Promise::EpochsNeverGoBack, what, None, &devices);
-                            return Err(violation);
-                        }
-                    }
+            let name = &self.nodes[index].spec.name;
+            let fail = |promise, what| Err(self.ledger.violation(now, promise, what, None, &[]));
+            if let Some(before) = before.filter(|before| before.version > id.version) {
+                let what = format!("{name} uses map version {} after {}", id.version, before.version);
+                return fail(Promise::MapVersions, what);
+            }
+            // What the map says, made anew from its parts: all checks, and its digest.
+            let again = Map::build(id.lineage, id.version, map.contents()).map(|again| again.id());
+            if id.version > 0 && again.as_ref().ok() != Some(&id) {
+                let what = format!("{name} uses a map that is not what its digest says: {id:?}, and {again:?}");
+                return fail(Promise::MapValidity, what);
+            }
+            if map.regions().next().is_none() && before.is_some_and(|before| before.version > 0) {
+                return fail(
+                    Promise::MapValidity,
+                    format!("{name} uses an empty map after one that wasn't"),
+                );
+            }
+            let first = *self.watch.contents.entry(id.version).or_insert(id);
+            if first != id {
+                let what = format!(
+                    "{name} uses another version {} than others: {id:?}, {first:?}",
+                    id.version
+                );
+                return fail(Promise::MapValidity, what);
+            }
+            for (other, host) in self.nodes.iter().enumerate() {
+                let runs = host.process.as_ref().is_some_and(|process| !process.shards.is_empty());
+                let served = self.watch.pairs.reaches_control(NodeNo(other), now, LEASE * 6);
+                if runs && served && now > Instant::ZERO + LEASE * 6 && map.node(host.node).is_none() {
+                    let what = format!(
+                        "{name}'s map has lost {}, which never stopped renewing its lease",
+                        host.spec.name
+                    );
+                    return fail(Promise::StaticStability, what);
                 }
             }
         }
         Ok(())
     }
 
-    fn check_winners(&mut self, now: Instant) -> Checked {
-        let sessions = self.sessions();
-        self.watch
-            .doubled
-            .retain(|device, _| sessions.get(device).is_some_and(|all| all.len() > 1));
-        for (device, all) in sessions.iter().filter(|(_, all)| all.len() > 1) {
-            let since = *self.watch.doubled.entry(*device).or_insert(now);
-            let calm_since = self.watch.troubled + BACK_AFTER;
-            if now.since(since.max(calm_since)) > FENCING + CHECK_INTERVAL {
-                let all: Vec<String> = all
-                    .iter()
-                    .map(|(epoch, node)| format!("{epoch} at {}", self.name(*node)))
-                    .collect();
-                let what = format!("a device has had several sessions for too long: {}", all.join(", "));
-                let devices: Vec<DeviceNo> = self.device_of(*device).into_iter().collect();
-                return Err(self.ledger.violation(now, Promise::OneWinner, what, None, &devices));
+    /// Every table of every shard.
+    fn check_bounds(&mut self) -> Checked {
+        for (index, host) in self.nodes.iter().enumerate() {
+            for shard in host.process.iter().flat_map(|process| &process.shards) {
+                if let Err(breach) = shard.router().check_bounds() {
+                    return Err(self.breach(NodeNo(index), breach));
+                }
             }
         }
         Ok(())
     }
 
-    /// Nobody says "offline" of a device with a session that lives, and that the region could have known of all the time.
-    pub(crate) fn offline_is_true(&mut self, message: MessageNo) -> Checked {
+    /// Nobody holds a link on which nothing comes.
+    fn check_links(&mut self, now: Instant) -> Checked {
+        for (index, host) in self.nodes.iter().enumerate() {
+            if !self.watch.pairs.node_is_calm(NodeNo(index), now, SUSPECT_AFTER) {
+                continue;
+            }
+            for shard in host.process.iter().flat_map(|process| &process.shards) {
+                let silent = self.nodes.iter().find_map(|other| {
+                    let silence = shard.links().silence(now, other.node)?;
+                    (silence > SUSPECT_AFTER + SUSPECT_SLACK).then_some((other, silence))
+                });
+                if let Some((other, silence)) = silent {
+                    let what = format!(
+                        "{} has heard nothing from {} for {silence:?}, and holds the link for good",
+                        host.spec.name, other.spec.name
+                    );
+                    return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Retries of a node are a tenth of its messages and ten a second. A message's share may be used for ten seconds.
+    fn check_retries(&mut self, now: Instant) -> Checked {
+        for (index, host) in self.nodes.iter().enumerate() {
+            let Some(process) = &host.process else { continue };
+            let counters = || process.shards.iter().map(|shard| shard.router().counters());
+            let (messages, retries) = counters().fold((0, 0), |(messages, retries), c: &Counters| {
+                (messages + c.messages_in_confirmed, retries + c.retries)
+            });
+            let past = self.watch.retries.entry(NodeNo(index)).or_default();
+            past.push_back((now, messages, retries));
+            while past.front().is_some_and(|(at, ..)| now.since(*at) > RETRIES_EARNED) {
+                past.pop_front();
+            }
+            let &(_, long_ago, _) = past.front().expect("one was just put there");
+            let window = past.iter().find(|(at, ..)| now.since(*at) <= RETRIES_WINDOW);
+            let &(_, _, before) = window.expect("one was just put there");
+            let allowed = (messages - long_ago) * RETRIES_PERCENT / 100
+                + RETRIES_A_SECOND * RETRIES_WINDOW.as_secs()
+                + u64::from(host.spec.shards);
+            if retries - before > allowed {
+                let what = format!(
+                    "{} has retried {} times within {RETRIES_WINDOW:?}, and {allowed} are allowed",
+                    host.spec.name,
+                    retries - before
+                );
+                return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages of all nodes that ever were, together.
+    fn check_totals(&mut self) -> Checked {
+        let sums = self.sums();
+        let fail = |promise, what| Err(self.ledger.violation(self.now(), promise, what, None, &[]));
+        if sums.written > sums.taken_in + sums.retries {
+            let what = format!(
+                "{} messages came in and {} were retried, and {} copies were written to devices",
+                sums.taken_in, sums.retries, sums.written
+            );
+            return fail(Promise::BoundedDuplicates, what);
+        }
+        let (ended, came) = (sums.unconfirmed_ended(), sums.unconfirmed_in());
+        if ended > came {
+            let what = format!("{came} fire-and-forget messages came in, and {ended} were delivered or dropped");
+            return fail(Promise::Conservation, what);
+        }
+        if !self.strangers && sums.refused > 0 {
+            let what = format!("{} frames were refused, and nobody has sent a wrong one", sums.refused);
+            return fail(Promise::Driver, what);
+        }
+        Ok(())
+    }
+
+    fn check_winners(&mut self, now: Instant, sessions: &Sessions) -> Checked {
+        self.watch
+            .doubled
+            .retain(|device, _| sessions.get(device).is_some_and(|all| all.len() > 1));
+        for (device, all) in sessions.iter().filter(|(_, all)| all.len() > 1) {
+            let since = *self.watch.doubled.entry(*device).or_insert(now);
+            if now.since(since) <= FENCING + CHECK_INTERVAL {
+                continue;
+            }
+            // One instance that all of these servers could reach all the time, with links that had come back before, is enough.
+            let reach = FENCING + BACK_AFTER;
+            let told = self.instances_of(*device).into_iter().any(|instance| {
+                let calm = |node: NodeNo| self.watch.pairs.are_calm(instance, node, now, reach);
+                all.iter().all(|(_, node)| calm(*node))
+            });
+            if told {
+                let all: Vec<String> = all
+                    .iter()
+                    .map(|(epoch, node)| format!("{epoch} at {}", self.name(*node)))
+                    .collect();
+                let what = format!("a device has had several sessions for too long: {}", all.join(", "));
+                return Err(self.of_device(Promise::OneWinner, what, *device));
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance and a server that had nothing between them for a while are of one mind about that server's sessions.
+    fn check_agreement(&mut self, now: Instant, sessions: &Sessions) -> Checked {
+        let mut disagreed = BTreeMap::new();
+        let versions: Vec<u64> = (0..self.nodes.len())
+            .map(|node| self.map_version(NodeNo(node)))
+            .collect();
+        let servers = self.servers();
+        for instance in (0..self.nodes.len())
+            .map(NodeNo)
+            .filter(|node| self.nodes[node.0].spec.roles.region)
+        {
+            let calm: BTreeSet<NodeNo> = servers
+                .iter()
+                .copied()
+                .filter(|server| {
+                    let pairs = &self.watch.pairs;
+                    versions[server.0] == versions[instance.0] && pairs.are_calm(instance, *server, now, CALM_AFTER)
+                })
+                .collect();
+            if calm.is_empty() {
+                continue;
+            }
+            let Some(process) = &self.nodes[instance.0].process else {
+                continue;
+            };
+            let Some(map) = process.shards.first().map(|shard| shard.router().map()) else {
+                continue;
+            };
+            let is_served = |region: RegionId| map.instances(region).contains(&self.nodes[instance.0].node);
+            let mut known = BTreeMap::new();
+            for shard in &process.shards {
+                for (region, _) in map.regions() {
+                    known.extend(shard.router().presence(region).into_iter().flatten());
+                }
+            }
+            for (device, all) in sessions {
+                for (epoch, _) in all.iter().filter(|(_, server)| calm.contains(server)) {
+                    if is_served(map.region_of(*device)) && known.get(device) != Some(epoch) {
+                        disagreed.insert((instance, *device, *epoch), now);
+                    }
+                }
+            }
+            for (device, epoch) in known {
+                let server = self.node_no(epoch.node).filter(|server| calm.contains(server));
+                // Who is superseded leaves it to its successor to say so, which this instance may not hear.
+                let successor = self.device_of(device).map(|no| self.ledger.device(no).epoch_max);
+                let successor = successor.filter(|successor| *successor > epoch);
+                let heard = successor.is_none_or(|epoch| self.node_no(epoch.node).is_some_and(|of| calm.contains(&of)));
+                if server.is_some() && heard && !self.lives(device, epoch) {
+                    disagreed.insert((instance, device, epoch), now);
+                }
+            }
+        }
+        for (difference, since) in &mut disagreed {
+            if let Some(before) = self.watch.disagreed.get(difference) {
+                *since = *before;
+            }
+        }
+        self.watch.disagreed = disagreed;
+        let long = self
+            .watch
+            .disagreed
+            .iter()
+            .find(|(_, since)| now.since(**since) > AGREE_WITHIN);
+        let Some((&(instance, device, epoch), _)) = long else {
+            return Ok(());
+        };
+        let lives = if self.lives(device, epoch) {
+            "lives"
+        } else {
+            "is no more"
+        };
+        let what = format!(
+            "{epoch} {lives}, and {}, within its server's reach, does not see it so for {AGREE_WITHIN:?}",
+            self.name(instance)
+        );
+        Err(self.of_device(Promise::Convergence, what, device))
+    }
+
+    /// The instances of a device's region, by the newest map in use.
+    fn instances_of(&self, device: DeviceKey) -> Vec<NodeNo> {
+        let maps = self.nodes.iter().filter_map(|host| {
+            let shard = host.process.as_ref()?.shards.first()?;
+            Some(shard.router().map())
+        });
+        let Some(map) = maps.max_by_key(|map| map.id().version) else {
+            return Vec::new();
+        };
+        let instances = map.instances(map.region_of(device)).iter();
+        instances.filter_map(|node| self.node_no(*node)).collect()
+    }
+
+    /// Nobody says "offline" of a device with a session that lives, and that an instance of its region knew of, or could have.
+    pub(crate) fn offline_is_true(&mut self, message: MessageNo, unreachable: bool) -> Checked {
         let record = &self.ledger.records()[message.0 as usize];
-        let (sender, recipient) = (record.sender, record.recipient);
+        let (sender, recipient, sent) = (record.sender, record.recipient, record.sent);
         let Some((epoch, _, _)) = self.ledger.device(recipient).session else {
             return Ok(());
         };
         let key = self.devices[recipient.0 as usize].key;
-        let live = self
-            .sessions()
-            .remove(&key)
-            .is_some_and(|all| all.iter().any(|(live, _)| *live == epoch));
-        if !live {
+        let now = self.now();
+        if !self.lives(key, epoch) {
             return Ok(());
         }
+        if unreachable {
+            // An instance was out of its siblings' reach for long: then nobody can know better.
+            if now.since(self.watch.troubled) <= GONE_AFTER + BACK_AFTER {
+                return Ok(());
+            }
+        } else {
+            let server = self.node_no(epoch.node);
+            let liar = self.instances_of(key).into_iter().find(|instance| {
+                let model = &self.watch.model;
+                let knew = self.presence_at(*instance, recipient) == Some(epoch)
+                    && model.held_since(*instance, key).is_some_and(|since| since <= sent);
+                // An instance that has not heard of it doubts, unless its server was gone for it, or has just been cut off.
+                let pairs = &self.watch.pairs;
+                let could = pairs.node_is_calm(*instance, now, now.since(sent) + GONE_AFTER)
+                    && !pairs.may_count_as_gone(*instance, server, sent)
+                    && server.is_some_and(|server| !pairs.just_cut(*instance, server, sent));
+                knew || could
+            });
+            if liar.is_none() {
+                return Ok(());
+            }
+        }
         let what = format!("{message} was reported offline, with {recipient} connected as {epoch}");
-        let mut violation = self.ledger.violation(
-            self.now(),
-            Promise::NoBlackout,
-            what,
-            Some(message),
-            &[sender, recipient],
-        );
+        let mut violation = self
+            .ledger
+            .violation(now, Promise::NoBlackout, what, Some(message), &[sender, recipient]);
         violation.history.extend(self.explain(recipient));
         Err(violation)
     }
@@ -332,7 +613,7 @@ impl Cluster {
         None
     }
 
-    fn device_of(&self, key: DeviceKey) -> Option<DeviceNo> {
+    pub(crate) fn device_of(&self, key: DeviceKey) -> Option<DeviceNo> {
         self.devices().find(|no| self.devices[no.0 as usize].key == key)
     }
 
@@ -341,6 +622,18 @@ impl Cluster {
     }
 }
 
+/// How often instances are compared with servers.
+const AGREEMENT_INTERVAL: Duration = Duration::from_millis(500);
+/// Between an instance and a server that had nothing wrong for so long there is a link, and a stream was taken.
+const CALM_AFTER: Duration = Duration::from_secs(15);
+/// News of a session take a moment, and several seconds if a queue is in its way.
+const AGREE_WITHIN: Duration = Duration::from_secs(4);
+/// Nodes look at their links now and then, and the simulator at them.
+const SUSPECT_SLACK: Duration = Duration::from_millis(1_500);
+/// Over which retries are counted.
+const RETRIES_WINDOW: Duration = Duration::from_secs(10);
+/// Messages of so long ago may still have earned them: what is earned may be used for up to fifteen seconds.
+const RETRIES_EARNED: Duration = Duration::from_secs(26);
 /// How soon after a fault between nodes they have their links again: a dial that was under way, the longest wait, another dial.
 const BACK_AFTER: Duration = Duration::from_secs(10);
 /// How long after its time to live a message may be without a report. The library gives the server two seconds; while its own host

@@ -320,6 +320,13 @@ impl LinkBook {
         }
     }
 
+    /// For how long nothing was heard on the link to `node`; `None` without a link, or if another shard owns it.
+    pub fn silence(&self, now: Instant, node: NodeId) -> Option<std::time::Duration> {
+        let at = self.find(node).ok()?;
+        let link = &self.links[self.peers[at].current? as usize];
+        Some(now.since(link.heard))
+    }
+
     /// Required nodes to which there is no link.
     pub fn missing(&self) -> impl Iterator<Item = NodeId> {
         let missing = |peer: &&PeerEntry| peer.required && peer.current.is_none();

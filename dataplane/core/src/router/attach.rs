@@ -301,6 +301,7 @@ impl Router {
                 number: open.number,
             };
             self.held.remove(&id);
+            self.counters.deliveries_abandoned += 1;
             // It was written to the device, or was about to be: only its acknowledgement would tell.
             let answer = Answer::Retry {
                 reason: RetryReason::SessionGone,

@@ -28,6 +28,16 @@ pub(super) struct Asked {
     messages: Vec<Box<[u8]>>,
 }
 
+impl Asked {
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn bodies(&self) -> impl Iterator<Item = &[u8]> {
+        self.messages.iter().map(|body| &**body)
+    }
+}
+
 impl Router {
     /// A connection server begins to name its sessions.
     pub(super) fn sync_begin(&mut self, from: NodeId, region: RegionId, sync: u64) {

@@ -12,9 +12,11 @@
 //! | `route` | where a message goes next, and its delivery |
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
 //! | `passed` | what is answered at once when the link is lost that a message went over |
+//! | `audit` | nothing: it says what must hold between two turns |
 //! | `peers` | which shard a frame from a link is for; links that come and go; maps |
 
 mod attach;
+mod audit;
 pub mod drain;
 mod instance;
 mod passed;
@@ -35,6 +37,7 @@ use trunkline_wire::map::Map;
 use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
+pub use self::audit::Breach;
 use crate::budget::RetryBudget;
 use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE};
 use crate::counters::Counters;
@@ -266,6 +269,16 @@ impl Router {
     /// The sessions that this instance knows of in `region`, by key; `None` if it doesn't serve that region.
     pub fn presence(&self, region: RegionId) -> Option<Vec<(DeviceKey, Epoch)>> {
         self.presence.get(&region).map(Presence::sorted)
+    }
+
+    /// The highest epoch that this instance knows for a device of `region`, of a session that is or of one that was until lately.
+    pub fn presence_highest(&self, region: RegionId, device: DeviceKey) -> Option<Epoch> {
+        self.presence.get(&region)?.highest(device)
+    }
+
+    /// The session by which a device receives here.
+    pub fn session_epoch(&self, device: DeviceKey) -> Option<Epoch> {
+        self.sessions.peek(device).map(|session| session.epoch)
     }
 
     /// The sessions that receive, by key.

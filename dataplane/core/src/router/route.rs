@@ -240,6 +240,7 @@ impl Router {
                 way,
             });
             self.held.insert(id, delivery);
+            self.counters.messages_delivered_confirmed += 1;
         }
         device.last_way = Some((way, forward.trail));
         self.counters.messages_delivered += 1;

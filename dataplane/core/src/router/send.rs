@@ -74,6 +74,7 @@ impl Router {
                 || self.unresolved.bytes() + send.payload.0.len() > UNRESOLVED_BYTES_MAX
             {
                 self.counters.rejected_busy += 1;
+                self.counters.messages_refused += 1;
                 self.counters.reports_rejected += 1;
                 let outcome = Outcome::Rejected {
                     reason: RejectReason::Busy,

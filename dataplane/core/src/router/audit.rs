@@ -1,0 +1,147 @@
+//! What must hold of a router between any two of its turns, whatever came in: the sums of what it counts, and every bound.
+//!
+//! It decides nothing and changes nothing. The simulator asks [`Router::check_sums`] after every turn and [`Router::check_bounds`] ten
+//! times a second; a breach is a defect of ours.
+
+use trunkline_wire::id::Epoch;
+
+use super::Router;
+use crate::constants::{
+    DEVICE_QUEUE_BYTES_MAX, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX, LOCATIONS_MAX, PAUSE_MAX,
+    UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX,
+};
+use crate::session::State;
+use trunkline_wire::time::Instant;
+
+/// What didn't hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// A message came in and neither ended nor waits, or ended twice.
+    Conservation(String),
+    /// A table or queue holds more than it may, or something in it is overdue.
+    Bounds(String),
+}
+
+impl Router {
+    /// Every confirmed message that came in has ended once or waits for its end; every confirmed delivery was acknowledged, or was
+    /// given up with its session, or is open. A few additions.
+    ///
+    /// # Errors
+    /// What doesn't add up.
+    pub fn check_sums(&self) -> Result<(), Breach> {
+        let c = &self.counters;
+        let came = c.messages_in_confirmed + c.messages_refused;
+        let ended = c.reports_delivered + c.reports_offline + c.reports_expired + c.reports_rejected;
+        let waiting = self.unresolved.len() as u64;
+        if came != ended + waiting {
+            let text = format!("{came} confirmed messages came in, {ended} have ended, {waiting} wait");
+            return Err(Breach::Conservation(text));
+        }
+        let written = c.messages_delivered_confirmed;
+        let (taken, given_up, open) = (c.acknowledged, c.deliveries_abandoned, self.held.len() as u64);
+        if written != taken + given_up + open {
+            let text = format!(
+                "{written} deliveries were written, {taken} acknowledged, {given_up} given up, {open} are open"
+            );
+            return Err(Breach::Conservation(text));
+        }
+        if c.messages_delivered < written || c.messages_in < c.messages_in_confirmed {
+            return Err(Breach::Conservation("more confirmed messages than messages".into()));
+        }
+        Ok(())
+    }
+
+    /// Every table is within its bound, nothing in it is overdue, and tables that speak of the same agree. Looks at every session and
+    /// record.
+    ///
+    /// # Errors
+    /// The first that isn't so.
+    pub fn check_bounds(&self) -> Result<(), Breach> {
+        let fail = |text: String| Err(Breach::Bounds(text));
+        // Who was paused is late with everything, once.
+        let late = self.ticked + PAUSE_MAX;
+        let overdue = |at: Instant| at + PAUSE_MAX + PAUSE_MAX < late;
+        let mut open = 0;
+        for session in self.sessions.all() {
+            let key = session.key;
+            open += session.open_deliveries();
+            if session.unresolved > UNRESOLVED_PER_SESSION_MAX {
+                return fail(format!("a session with {} unresolved messages", session.unresolved));
+            }
+            if session.open_deliveries() > UNACKNOWLEDGED_PER_SESSION_MAX {
+                return fail(format!("a session with {} open deliveries", session.open_deliveries()));
+            }
+            if session.queued > DEVICE_QUEUE_BYTES_MAX + CONTROL_BYTES_MAX {
+                return fail(format!("{} bytes wait for one device", session.queued));
+            }
+            if overdue(session.heard + std::time::Duration::from_millis(session.idle_ms.into())) {
+                return fail(format!(
+                    "a session that was not heard since {:?} is open",
+                    session.heard
+                ));
+            }
+            if let State::Registering { until, .. } = session.state
+                && overdue(until)
+            {
+                return fail(format!("a session was to be welcomed by {until:?}"));
+            }
+            if !self.is_own(key) {
+                return fail("a session of another shard's device".into());
+            }
+        }
+        if open != self.held.len() {
+            return Err(Breach::Conservation(format!(
+                "{open} open deliveries, {} of them known",
+                self.held.len()
+            )));
+        }
+        let table = &self.unresolved;
+        if table.bytes() > UNRESOLVED_BYTES_MAX {
+            return fail(format!("{} bytes of unresolved messages", table.bytes()));
+        }
+        if let Some(expires) = table.expires_first().filter(|expires| overdue(*expires)) {
+            return fail(format!("a message whose time ended at {expires:?} is unresolved"));
+        }
+        if self.locations.len() > LOCATIONS_MAX {
+            return fail(format!("{} locations", self.locations.len()));
+        }
+        let waiting: usize = self
+            .asked
+            .values()
+            .flat_map(|asked| asked.bodies())
+            .map(<[u8]>::len)
+            .sum();
+        if waiting != self.asked_bytes || waiting > LOCATING_BYTES_MAX || self.asked.len() > LOCATING_MESSAGES_MAX {
+            return fail(format!(
+                "{waiting} bytes ({} counted) for {} recipients wait for siblings",
+                self.asked_bytes,
+                self.asked.len()
+            ));
+        }
+        if let Some(asked) = self
+            .asked
+            .values()
+            .find(|asked| overdue(asked.since() + LOCATE_TIMEOUT))
+        {
+            return fail(format!("siblings were asked at {:?}", asked.since()));
+        }
+        if let Some((at, ..)) = self.superseded_forget.front().filter(|(at, ..)| overdue(*at)) {
+            return fail(format!("a superseded session was to be forgotten at {at:?}"));
+        }
+        for presence in self.presence.values() {
+            presence.check(late).map_err(Breach::Bounds)?;
+        }
+        for (region, presence) in &self.presence {
+            if !self.served.contains(region) && !presence.is_empty() && !self.sources.hears(*region) {
+                return fail("presence of a region that is not served here".into());
+            }
+        }
+        if let Some((device, _)) = self.superseded.iter().find(|(_, epoch)| **epoch == Epoch::NONE) {
+            return fail(format!("{device:?} was superseded by nobody"));
+        }
+        Ok(())
+    }
+}
+
+/// Beside messages, a device's queue takes reports, pongs and the like; the connection's own bound ends it beyond this.
+const CONTROL_BYTES_MAX: usize = 256 << 10;

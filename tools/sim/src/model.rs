@@ -1,0 +1,226 @@
+//! What every turn of a shard is held against: the sums of its messages, and what its instance knows against the sessions that live.
+//!
+//! The model is the sessions themselves, at whatever node they are. An instance's record of a device may go up, never down, and may go
+//! away only if that session is no more, or if its server has been out of the instance's reach for so long that it counts as gone.
+
+use std::collections::BTreeMap;
+
+use trunkline_core::constants::TOMBSTONE;
+use trunkline_core::counters::Counters;
+use trunkline_core::router::Breach;
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
+use trunkline_wire::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::journal::DeviceNo;
+use crate::node::NodeNo;
+use crate::promise::{Checked, Promise, Violation};
+
+/// What was seen at the end of earlier turns.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// By instance, its shard and region, as of its last change: device and epoch, by device.
+    known: BTreeMap<(NodeNo, usize, RegionId), Vec<(DeviceKey, Epoch)>>,
+    /// The highest epoch that each instance has held of a device, and when it last did.
+    stored: BTreeMap<(NodeNo, DeviceKey), (Epoch, Instant)>,
+    /// Since when an instance has held what it holds.
+    since: BTreeMap<(NodeNo, DeviceKey), Instant>,
+    /// What a shard had counted of registrations when `known` was taken.
+    marks: BTreeMap<(NodeNo, usize), Mark>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Mark {
+    registered: u64,
+    unregistered: u64,
+    dropped: u64,
+    maps: u64,
+}
+
+impl Mark {
+    fn of(counters: &Counters) -> Mark {
+        Mark {
+            registered: counters.presence_registered,
+            unregistered: counters.presence_unregistered,
+            dropped: counters.presence_dropped,
+            maps: counters.maps_applied,
+        }
+    }
+}
+
+impl Model {
+    /// A node's process ended: it may forget what is not on its disk.
+    pub(crate) fn forget(&mut self, node: NodeNo) {
+        self.known.retain(|(of, ..), _| *of != node);
+        self.stored.retain(|(of, _), _| *of != node);
+        self.since.retain(|(of, _), _| *of != node);
+        self.marks.retain(|(of, _), _| *of != node);
+    }
+
+    /// Since when `instance` has held what it holds of `device`.
+    pub(crate) fn held_since(&self, instance: NodeNo, device: DeviceKey) -> Option<Instant> {
+        self.since.get(&(instance, device)).copied()
+    }
+}
+
+/// A record that changed.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    device: DeviceKey,
+    before: Option<Epoch>,
+    after: Option<Epoch>,
+}
+
+/// A step, and the highest epoch that its instance knows of the device afterwards.
+type Known = (Step, Option<Epoch>);
+
+impl Cluster {
+    /// What must hold after a turn of a shard.
+    pub(crate) fn check_turn(&mut self, node: NodeNo, shard: usize) -> Checked {
+        let Some(process) = &self.nodes[node.0].process else {
+            return Ok(());
+        };
+        let router = process.shards[shard].router();
+        if let Err(breach) = router.check_sums() {
+            return Err(self.breach(node, breach));
+        }
+        let mark = Mark::of(router.counters());
+        let before = self.watch.model.marks.insert((node, shard), mark).unwrap_or_default();
+        if before == mark {
+            return Ok(());
+        }
+        let (mut steps, mut known_steps): (Vec<Step>, Vec<Known>) = (Vec::new(), Vec::new());
+        let regions: Vec<RegionId> = router.map().regions().map(|(region, _)| region).collect();
+        for region in regions {
+            let Some(process) = &self.nodes[node.0].process else {
+                continue;
+            };
+            let router = process.shards[shard].router();
+            let now = router.presence(region);
+            let place = (node, shard, region);
+            let Some(after) = now else {
+                self.watch.model.known.remove(&place);
+                continue;
+            };
+            let known = self.watch.model.known.entry(place).or_default();
+            differences(known, &after, &mut steps);
+            *known = after;
+            known_steps.extend(
+                steps
+                    .drain(..)
+                    .map(|step| (step, router.presence_highest(region, step.device))),
+            );
+        }
+        let dropped = before.dropped != mark.dropped;
+        known_steps
+            .into_iter()
+            .try_for_each(|(step, highest)| self.check_step(node, step, highest, dropped))
+    }
+
+    fn check_step(&mut self, node: NodeNo, step: Step, highest: Option<Epoch>, dropped: bool) -> Checked {
+        let now = self.now();
+        let Step { device, before, after } = step;
+        let model = &mut self.watch.model;
+        model.since.insert((node, device), now);
+        if let Some(before) = before {
+            let stored = model.stored.entry((node, device)).or_insert((before, now));
+            *stored = (stored.0.max(before), now);
+        }
+        if let Some(after) = after {
+            let stored = model.stored.get(&(node, device));
+            if let Some((highest, at)) = stored.filter(|(highest, _)| *highest > after)
+                && now.since(*at) < TOMBSTONE
+            {
+                let what = format!("{} stores {after} after {highest}", self.nodes[node.0].spec.name);
+                return Err(self.of_device(Promise::EpochsNeverGoBack, what, device));
+            }
+            return Ok(());
+        }
+        // A newer session may have come and gone within the turn.
+        let Some(epoch) = before.filter(|epoch| highest <= Some(*epoch) && self.lives(device, *epoch)) else {
+            return Ok(());
+        };
+        let name = self.nodes[node.0].spec.name.clone();
+        if !dropped {
+            let what = format!("{name} has removed {epoch}, which lives: another session's end was taken for its");
+            return Err(self.of_device(Promise::ExactUnregister, what, device));
+        }
+        if !self.watch.pairs.may_count_as_gone(node, self.node_no(epoch.node), now) {
+            let what = format!("{name} has dropped {epoch}, which lives at a server within its reach");
+            return Err(self.of_device(Promise::ExactUnregister, what, device));
+        }
+        Ok(())
+    }
+
+    /// Whether that very session is open, at a node that runs.
+    pub(crate) fn lives(&self, device: DeviceKey, epoch: Epoch) -> bool {
+        let Some(host) = self.node_no(epoch.node).map(|node| &self.nodes[node.0]) else {
+            return false;
+        };
+        let Some(process) = &host.process else { return false };
+        let shard = device.shard(host.spec.shards);
+        let shard = process.shards.get(usize::from(shard.0));
+        shard.is_some_and(|shard| shard.router().session_epoch(device) == Some(epoch))
+    }
+
+    pub(crate) fn node_no(&self, node: NodeId) -> Option<NodeNo> {
+        let at = self.nodes.iter().position(|host| host.node == node);
+        at.map(NodeNo)
+    }
+
+    pub(crate) fn breach(&self, node: NodeNo, breach: Breach) -> Box<Violation> {
+        let (promise, what) = match breach {
+            Breach::Conservation(what) => (Promise::Conservation, what),
+            Breach::Bounds(what) => (Promise::Bounds, what),
+        };
+        let what = format!("{}: {what}", self.nodes[node.0].spec.name);
+        self.ledger.violation(self.now(), promise, what, None, &[])
+    }
+
+    /// A violation with the history of a device.
+    pub(crate) fn of_device(&self, promise: Promise, what: String, device: DeviceKey) -> Box<Violation> {
+        let devices: Vec<DeviceNo> = self.device_of(device).into_iter().collect();
+        let mut violation = self.ledger.violation(self.now(), promise, what, None, &devices);
+        if let Some(device) = devices.first() {
+            violation.history.extend(self.explain(*device));
+        }
+        violation
+    }
+}
+
+/// Where two lists, both by device, differ.
+fn differences(before: &[(DeviceKey, Epoch)], after: &[(DeviceKey, Epoch)], steps: &mut Vec<Step>) {
+    let (mut a, mut b) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let device = match (a.peek(), b.peek()) {
+            (None, None) => return,
+            (Some(a), None) => a.0,
+            (None, Some(b)) => b.0,
+            (Some(a), Some(b)) => a.0.min(b.0),
+        };
+        let before = a.next_if(|(key, _)| *key == device).map(|(_, epoch)| *epoch);
+        let after = b.next_if(|(key, _)| *key == device).map(|(_, epoch)| *epoch);
+        if before != after {
+            steps.push(Step { device, before, after });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_went_and_changed_is_found() {
+        let epoch = |clock| Epoch { clock, node: NodeId(1) };
+        let (a, b, c, d) = (DeviceKey(1), DeviceKey(2), DeviceKey(3), DeviceKey(4));
+        let mut steps = Vec::new();
+        let before = [(a, epoch(1)), (b, epoch(1)), (c, epoch(1))];
+        differences(&before, &[(b, epoch(2)), (c, epoch(1)), (d, epoch(1))], &mut steps);
+        let said: Vec<_> = steps
+            .iter()
+            .map(|step| (step.device, step.before.is_some(), step.after.is_some()))
+            .collect();
+        assert_eq!(said, [(a, true, false), (b, true, true), (d, false, true)]);
+    }
+}
