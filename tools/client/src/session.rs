@@ -64,6 +64,8 @@ pub struct Session {
     presented: Epoch,
     /// When the session was last superseded.
     superseded: Option<Instant>,
+    /// Hellos that were never answered: a server that was slow may still take each, and supersede this session by it.
+    unanswered: u32,
     outgoing: Outgoing,
     incoming: Resequencer<Arrived>,
     /// Empty between two calls.
@@ -121,6 +123,7 @@ impl Session {
             failures: 0,
             presented: Epoch::NONE,
             superseded: None,
+            unanswered: 0,
             outgoing: Outgoing::new(options.outgoing),
             incoming: Resequencer::new(options.incoming),
             steps: Vec::new(),
@@ -502,6 +505,11 @@ impl Session {
     /// A newer session exists. It may be this device's own, from a connection that broke: presenting its epoch wins against it.
     fn supersede(&mut self, now: Instant, epoch: Epoch, out: &mut Outbox) {
         self.presented = self.presented.max(epoch);
+        if let Some(left) = self.unanswered.checked_sub(1) {
+            // Most likely a hello of our own: it counts for nobody else's.
+            self.unanswered = left;
+            return self.disconnect(now, Loss::Superseded(epoch), Duration::ZERO, Next::Same, out);
+        }
         match self.superseded {
             Some(before) if now.since(before) <= SUPERSEDED_AGAIN => self.stop(now, StopReason::Superseded(epoch), out),
             Some(_) | None => {
@@ -512,6 +520,9 @@ impl Session {
     }
 
     fn lose(&mut self, now: Instant, loss: Loss, out: &mut Outbox) {
+        if matches!(self.state, State::AwaitWelcome { .. }) {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
         self.count_failure(now);
         let delay = backoff::delay(self.failures, &mut self.random);
         self.disconnect(now, loss, delay, Next::Another, out);

@@ -700,6 +700,29 @@ fn superseded_again_within_a_minute_it_stops_and_says_so() {
 }
 
 #[test]
+fn a_session_that_its_own_unanswered_hellos_supersede_does_not_stop() {
+    let mut h = Harness::new(options());
+    let supersede = |h: &mut Harness, clock| h.hear(ServerFrame::Superseded(Superseded { epoch: epoch(clock) }));
+    for _ in 0..2 {
+        h.reach_hello();
+        h.lose();
+    }
+    h.reach_hello();
+    h.hear(welcome(100));
+    for clock in [200, 300] {
+        supersede(&mut h, clock);
+        h.reach_hello();
+        h.hear(welcome(clock + 1));
+    }
+    assert!(!h.session.is_stopped());
+    supersede(&mut h, 400);
+    h.reach_hello();
+    h.hear(welcome(401));
+    supersede(&mut h, 500);
+    assert!(h.session.is_stopped(), "these two were another program's");
+}
+
+#[test]
 fn wrong_credentials_and_versions_stop_it_and_other_failures_do_not() {
     for code in ErrorCode::ALL {
         let mut h = Harness::new(options());
