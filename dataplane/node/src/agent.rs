@@ -110,6 +110,8 @@ pub struct Agent<D: Driver> {
     rng: Rng,
     session: Session,
     maps: Maps,
+    /// A map could not be written to disk: it's asked for again with each renewal.
+    map_owed: bool,
     sessions: u64,
     draining: bool,
     failures: u32,
@@ -129,6 +131,7 @@ impl<D: Driver> Agent<D> {
             rng: Rng::with_seed(config.seed),
             session: Session::Idle { retry_at: driver.now() },
             maps,
+            map_owed: false,
             sessions: 0,
             draining: false,
             failures: 0,

@@ -183,6 +183,11 @@ impl<D: Driver> Agent<D> {
                     *renew_at = now + wait;
                     let sessions = self.sessions;
                     self.send(&Renew { sessions });
+                    if self.map_owed {
+                        // There may be room on the disk by now, and control offers nothing twice by itself.
+                        self.counters.maps_requested += 1;
+                        self.send(&MapRequest {});
+                    }
                 }
             }
         }
@@ -392,6 +397,7 @@ impl<D: Driver> Agent<D> {
             Answer::Held(map) => self.send(&MapAck { map }),
             Answer::Taken(map) => {
                 self.counters.maps_taken += 1;
+                self.map_owed = false;
                 self.send(&MapAck { map: map.id() });
                 self.news.push(News::Map(map));
             }
@@ -405,6 +411,7 @@ impl<D: Driver> Agent<D> {
             }
             Answer::Unwritable { map, reason } => {
                 self.counters.maps_unwritable += 1;
+                self.map_owed = true;
                 self.nack(map, &reason);
             }
         }

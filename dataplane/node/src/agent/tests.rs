@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_net::framing::{Frame, Framer};
 use trunkline_wire::auth::{LinkEnd, Secret};
-use trunkline_wire::control::{CONTROL_BODY_BYTES_MAX, Drain, Joined, MapAck, MapBegin, MapId, NodeFrame, Renewed};
+use trunkline_wire::control::{
+    CONTROL_BODY_BYTES_MAX, Drain, Joined, MapAck, MapBegin, MapId, MapRequest, NodeFrame, Renew, Renewed,
+};
 use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::Acceptor;
 use trunkline_wire::id::RegionId;
@@ -83,6 +85,11 @@ impl Control {
 
     /// Up to and including the join; returns what the node said it holds.
     fn admit(&mut self, node: NodeId) -> MapId {
+        self.admit_for(node, 15_000)
+    }
+
+    /// As [`Control::admit`], with a lease of so long.
+    fn admit_for(&mut self, node: NodeId, lease_ms: u32) -> MapId {
         let (_, hello) = self.next();
         let hello = trunkline_wire::peer::LinkHello::decode_body(&hello).unwrap();
         let me = LinkEnd {
@@ -102,7 +109,7 @@ impl Control {
         };
         self.send(&Joined {
             node,
-            lease_ms: 15_000,
+            lease_ms,
             lineage: LINEAGE,
         });
         join.map
@@ -340,6 +347,32 @@ fn a_map_that_cannot_be_kept_is_not_used() {
     run(&mut agent, script);
     assert_eq!(agent.map().id().version, 0);
     assert_eq!(agent.counters().maps_unwritable, 1);
+}
+
+#[test]
+fn a_map_that_found_no_room_on_disk_is_asked_for_again() {
+    let memory = Memory::new();
+    memory.set_full(true);
+    let (one, disk) = (a_map(LINEAGE, 1), memory.clone());
+    let (address, script) = scripted(move |listener| {
+        let mut control = Control::accept(&listener);
+        control.admit_for(NodeId(7), 1_500);
+        control.offer(&Map::empty(), &one);
+        control.expect_nack(one.id(), "can't be written");
+        disk.set_full(false);
+        loop {
+            match control.next().0 {
+                Renew::TYPE => control.send(&Renewed {}),
+                MapRequest::TYPE => break,
+                other => panic!("a frame of type {other}"),
+            }
+        }
+        control.offer(&Map::empty(), &one);
+        control.expect_ack(one.id());
+    });
+    let mut agent = agent(config(address, NodeId(7)), &memory);
+    run(&mut agent, script);
+    assert_eq!(agent.map().id().version, 1);
 }
 
 #[test]
