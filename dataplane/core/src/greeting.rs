@@ -173,6 +173,11 @@ impl Greeting {
         }
     }
 
+    /// The port that the connection came to.
+    pub fn port(&self) -> Port {
+        self.port
+    }
+
     /// When [`Refusal::TimedOut`] is due.
     pub fn deadline(&self) -> Instant {
         self.deadline

@@ -368,7 +368,30 @@ impl<D: Driver> Shard<D> {
             GoAwayReason::Shutdown => &mut self.counters.connections_refused_draining,
         } += 1;
         let go = GoAway { retry_after_ms, reason };
-        self.last_words(now, token, &go);
+        self.send_elsewhere(now, token, &go);
+    }
+
+    /// Tells a connection that is not let in to come back later: a device in its protocol, a node in its own.
+    fn send_elsewhere(&mut self, now: Now, token: Token, go: &GoAway) {
+        let port = match self.table.get(token).map(|connection| &connection.state) {
+            Some(State::Greeting(guest)) => guest.greeting.port(),
+            Some(State::InTransit(introduction)) => introduction.port,
+            Some(State::Device { .. } | State::Link { .. } | State::Lingering { .. } | State::Closing) | None => return,
+        };
+        match port {
+            Port::Device => self.last_words(now, token, go),
+            Port::Peer => {
+                let text = match go.reason {
+                    GoAwayReason::Full => "this node has no room for a connection now",
+                    GoAwayReason::Shutdown => "this node is shutting down",
+                };
+                let failure = Failure {
+                    code: ErrorCode::NotServed,
+                    text: Text::clipped(text),
+                };
+                self.last_words(now, token, &failure);
+            }
+        }
     }
 
     /// Closes once what was sent is written and the other side has had time to read it.

@@ -148,7 +148,7 @@ impl<D: Driver> Shard<D> {
             .filter(|(_, connection)| matches!(connection.state, State::Greeting(_)));
         let guests: Vec<Token> = guests.map(|(token, _)| token).collect();
         for token in guests {
-            self.last_words(now, token, &go);
+            self.send_elsewhere(now, token, &go);
         }
     }
 }
