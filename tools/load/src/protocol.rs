@@ -4,12 +4,19 @@
 //! [`Message`] and [`Heard`]. A new one is a file with an implementation and a line in [`Kind`].
 
 mod floor;
+mod mqtt;
 mod native;
+mod nats;
+mod redis;
+mod text;
 
 use std::str::FromStr;
 
 pub use self::floor::Floor;
+pub use self::mqtt::Mqtt;
 pub use self::native::Native;
+pub use self::nats::Nats;
+pub use self::redis::Redis;
 
 /// One protocol, from the side of the devices.
 pub trait Protocol: Sync {
@@ -74,17 +81,26 @@ pub enum Kind {
     Native,
     /// The bare forwarder's.
     Floor,
+    /// NATS's.
+    Nats,
+    /// Redis's publish and subscribe.
+    Redis,
+    /// MQTT 3.1.1, at quality of service 0.
+    Mqtt,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 2] = [Kind::Native, Kind::Floor];
+    pub const ALL: [Kind; 5] = [Kind::Native, Kind::Floor, Kind::Nats, Kind::Redis, Kind::Mqtt];
 
     /// As in a target.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Native => "native",
             Kind::Floor => "floor",
+            Kind::Nats => "nats",
+            Kind::Redis => "redis",
+            Kind::Mqtt => "mqtt",
         }
     }
 
@@ -92,7 +108,7 @@ impl Kind {
     pub fn confirms(self) -> bool {
         match self {
             Kind::Native => true,
-            Kind::Floor => false,
+            Kind::Floor | Kind::Nats | Kind::Redis | Kind::Mqtt => false,
         }
     }
 }

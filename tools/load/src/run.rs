@@ -11,7 +11,7 @@ use crate::connects;
 use crate::error::Error;
 use crate::ledger::Faults;
 use crate::plan::{Plan, Work};
-use crate::protocol::{Floor, Kind, Native, Protocol};
+use crate::protocol::{Floor, Kind, Mqtt, Native, Nats, Protocol, Redis};
 use crate::server::{Process, Time, segments_sent};
 use crate::shared::{Counts, Shared};
 use crate::target::Target;
@@ -116,6 +116,9 @@ fn one(plan: &Plan, target: &Target, number: u32, watch: &mut Watch<'_>) -> Resu
     match target.protocol {
         Kind::Native => with(&Native::new(number), plan, target, watch),
         Kind::Floor => with(&Floor::new(number), plan, target, watch),
+        Kind::Nats => with(&Nats::new(number), plan, target, watch),
+        Kind::Redis => with(&Redis::new(number), plan, target, watch),
+        Kind::Mqtt => with(&Mqtt::new(number), plan, target, watch),
     }
 }
 

@@ -232,7 +232,7 @@ fn what_is_wrong_is_said_on_one_line() {
     assert_one_line_error(&load(&["--server", &nobody]), &[&nobody, "cannot connect"]);
     assert_one_line_error(
         &load(&["--target", "a=smtp:127.0.0.1:25"]),
-        &["smtp", "native or floor"],
+        &["smtp", "native or floor or nats or redis or mqtt"],
     );
     let floor = at(Forwarder::start(Mistake::None));
     assert_one_line_error(&load(&["--target", &floor, "--confirmed"]), &["--confirmed"]);

@@ -34,7 +34,7 @@ The closed loop's latency is mostly waiting behind its own messages; for latency
 message was meant to be sent."
 )]
 pub struct Args {
-    /// A server: NAME=PROTOCOL:ADDRESS:PORT[,pid=PID], PROTOCOL being native or floor. Several are loaded in turn.
+    /// A server: NAME=PROTOCOL:ADDRESS:PORT[,pid=PID], PROTOCOL being native, floor, nats, redis or mqtt. Several are loaded in turn.
     #[arg(long = "target", value_name = "TARGET", conflicts_with_all = ["server", "pid"])]
     targets: Vec<Target>,
     /// A Trunkline server's device port, if no target is named.
