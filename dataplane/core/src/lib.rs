@@ -5,6 +5,7 @@
 //! wall-clock time but as an argument, and any iteration in an order that differs between two runs.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod budget;
 pub mod constants;
 pub mod counters;

@@ -5,15 +5,19 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use trunkline_core::admission::{AddressLimits, Rate};
 use trunkline_core::link::DIRECT_LINKS_MAX;
 use trunkline_net::backend::Backend;
 use trunkline_wire::control::{REGIONS_PER_NODE_MAX, Roles};
 use trunkline_wire::map::NAME_BYTES_MAX;
+
+use crate::door::AdmissionLimits;
 
 /// Where devices connect, unless told otherwise.
 pub const DEVICE_PORT: u16 = 7400;
@@ -38,6 +42,8 @@ pub struct Config {
     pub limits: LimitsSection,
     /// How it sends its devices elsewhere.
     pub drain: DrainSection,
+    /// How it lets devices in.
+    pub admission: AdmissionSection,
 }
 
 /// Who a node is and what it does.
@@ -163,6 +169,51 @@ impl Default for DrainSection {
             rate: 1_000,
             seconds_max: 10,
             retry_after_ms: 0,
+        }
+    }
+}
+
+/// How a node lets devices in. Connections from this host are exempt, unless it says otherwise.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdmissionSection {
+    /// Devices a second, of the whole node; 0: as many as come.
+    pub rate: u32,
+    /// How long after a start it takes to get to `rate`, from a tenth of it, in seconds.
+    pub ramp_s: u32,
+    /// Connections that one address may have; 0: as many as it likes.
+    pub connections_per_address: u32,
+    /// New ones a second; 0: as many as it likes.
+    pub connects_per_address: u32,
+    /// Whether all this holds for connections from this host as well.
+    pub loopback: bool,
+}
+
+impl Default for AdmissionSection {
+    fn default() -> AdmissionSection {
+        AdmissionSection {
+            rate: 5_000,
+            ramp_s: 10,
+            connections_per_address: 10_000,
+            connects_per_address: 1_000,
+            loopback: false,
+        }
+    }
+}
+
+impl AdmissionSection {
+    /// For a node with `shards` threads.
+    pub fn limits(&self, shards: u16) -> AdmissionLimits {
+        AdmissionLimits {
+            rate: Rate {
+                devices_a_second: self.rate.div_ceil(shards.max(1).into()),
+                ramp: Duration::from_secs(self.ramp_s.into()),
+            },
+            addresses: AddressLimits {
+                connections_max: self.connections_per_address,
+                connects_a_second: self.connects_per_address,
+            },
+            loopback: self.loopback,
         }
     }
 }
@@ -464,6 +515,12 @@ mod tests {
             rate = 50
             seconds_max = 120
             retry_after_ms = 1000
+            [admission]
+            rate = 100
+            ramp_s = 0
+            connections_per_address = 50
+            connects_per_address = 5
+            loopback = true
         "#;
         let config = Config::parse(text, "node.toml").unwrap();
         assert!(config.node.roles.connection && config.node.roles.messaging && config.node.roles.region);
@@ -472,6 +529,12 @@ mod tests {
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
         assert_eq!((config.drain.rate, config.drain.seconds_max), (50, 120));
+        let limits = config.admission.limits(4);
+        assert_eq!(
+            (limits.rate.devices_a_second, limits.addresses.connections_max),
+            (25, 50)
+        );
+        assert!(limits.loopback);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use trunkline_wire::device::DEVICE_BODY_BYTES_MAX;
 use trunkline_wire::frame::HEADER_BYTES;
 use trunkline_wire::time::Instant;
 
+use crate::door::Place;
+
 /// One socket, from accept, connect or adoption until the driver says that it is closed.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -22,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) out: OutBuf,
     /// Whether it stands in the list of those that may have something to send.
     pub(crate) listed: bool,
+    /// What it counts for, unless it is exempt.
+    pub(crate) place: Option<Place>,
 }
 
 /// ```text
@@ -67,6 +71,7 @@ pub(crate) struct Guest {
 pub(crate) struct Transit<S> {
     pub(crate) socket: S,
     pub(crate) introduction: Introduction,
+    pub(crate) place: Option<Place>,
 }
 
 impl Connection {
@@ -76,6 +81,7 @@ impl Connection {
             state,
             out,
             listed: false,
+            place: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! A node: the glue between the decisions of `trunkline-core` and the sockets of `trunkline-net`.
 //!
 //! - [`shard`]: one thread's everything. [`mesh`]: what goes between the shards of one node.
+//! - [`door`]: who may connect.
 //! - [`agent`]: the node's subscription to the control plane. [`identity`], [`storage`]: what it keeps on disk.
 //! - [`config`], [`run`], [`http`], [`stats`]: from a TOML file to threads, and what they report.
 //!
@@ -11,6 +12,7 @@
 pub mod agent;
 pub mod config;
 mod connection;
+pub mod door;
 pub mod entropy;
 pub mod http;
 pub mod identity;

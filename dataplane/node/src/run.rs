@@ -19,7 +19,7 @@ use trunkline_net::backend::{Chosen, Unavailable};
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_net::uring::UringDriver;
-use trunkline_wire::auth::ClusterKeys;
+use trunkline_wire::auth::{ClusterKeys, random_bytes};
 use trunkline_wire::control::Roles;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::Map;
@@ -30,6 +30,7 @@ use self::ports::{Ports, raise_descriptor_limit};
 use self::shard_threads::start_shards;
 use crate::agent::AgentCounters;
 use crate::config::{Config, ConfigError, CoreList, DRAIN_SECONDS_MIN, DrainSection};
+use crate::door::Door;
 use crate::http;
 use crate::identity::{Identity, IdentityError, SECRET, read_secret};
 use crate::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
@@ -85,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) agent: Arc<AgentView>,
     pub(crate) mailboxes: Vec<Mailbox>,
+    pub(crate) gates: Arc<Door>,
 }
 
 /// The drivers' clock, for threads without a driver.
@@ -186,6 +188,7 @@ impl Node {
             clock: agent.clock(),
             agent: Arc::clone(&agent.view),
             mailboxes,
+            gates: Door::new(config.admission.limits(count), u64::from_le_bytes(random_bytes())),
         });
         let started = start_shards(
             bounds,

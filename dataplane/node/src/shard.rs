@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use trunkline_core::admission::Gate;
 use trunkline_core::constants::LINGER;
 use trunkline_core::greeting::{Doorkeeper, Port, Refusal};
 use trunkline_core::link::{LinkBook, LinkConfig, LinkOutbox, LinkRef};
@@ -41,6 +42,7 @@ use trunkline_wire::map::Map;
 use trunkline_wire::time::Instant;
 
 use crate::connection::{Connection, State};
+use crate::door::Door;
 use crate::entropy::Entropy;
 use crate::mesh::MeshPort;
 use crate::stats::{PUBLISH_INTERVAL, ShardCounters, ShardStats};
@@ -68,6 +70,8 @@ pub struct ShardConfig {
     pub seed: u64,
     /// Where nonces come from.
     pub entropy: Entropy,
+    /// Who may connect; the same for all shards.
+    pub gates: Arc<Door>,
 }
 
 /// See the module's text.
@@ -77,6 +81,8 @@ pub struct Shard<D: Driver> {
     shards: u16,
     entropy: Entropy,
     door: Doorkeeper,
+    gates: Arc<Door>,
+    gate: Gate,
     router: Router,
     book: LinkBook,
     port: MeshPort<D>,
@@ -121,6 +127,19 @@ enum Draining {
     Stopped,
 }
 
+/// Why a connection is told to come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    /// No room.
+    Full,
+    /// Too many come at once.
+    Pace,
+    /// Its address has too many.
+    Address,
+    /// This node sends its devices elsewhere.
+    Draining,
+}
+
 impl<D: Driver> Shard<D> {
     /// A shard without connections. It listens nowhere yet: [`Shard::listen`].
     pub fn new(
@@ -163,6 +182,8 @@ impl<D: Driver> Shard<D> {
             shard: config.shard,
             shards: config.shards,
             entropy: config.entropy,
+            gate: Gate::new(now.at, config.gates.rate(), config.seed.wrapping_add(2)),
+            gates: config.gates,
             door,
             router: Router::new(now, router, Arc::clone(&map)),
             book: LinkBook::new(now.at, links, map),
@@ -361,12 +382,16 @@ impl<D: Driver> Shard<D> {
         self.linger(now, token);
     }
 
-    /// There is no room for this connection: it shall come back later, perhaps to another node.
-    fn turn_away(&mut self, now: Now, token: Token, reason: GoAwayReason, retry_after_ms: u32) {
-        *match reason {
-            GoAwayReason::Full => &mut self.counters.connections_refused_full,
-            GoAwayReason::Shutdown => &mut self.counters.connections_refused_draining,
-        } += 1;
+    /// This connection can't be let in now: it shall come back later, perhaps to another node.
+    fn turn_away(&mut self, now: Now, token: Token, why: Refused, retry_after_ms: u32) {
+        let counters = &mut self.counters;
+        let (counter, reason) = match why {
+            Refused::Full => (&mut counters.connections_refused_full, GoAwayReason::Full),
+            Refused::Pace => (&mut counters.connections_refused_pace, GoAwayReason::Full),
+            Refused::Address => (&mut counters.connections_refused_address, GoAwayReason::Full),
+            Refused::Draining => (&mut counters.connections_refused_draining, GoAwayReason::Shutdown),
+        };
+        *counter += 1;
         let go = GoAway { retry_after_ms, reason };
         self.send_elsewhere(now, token, &go);
     }

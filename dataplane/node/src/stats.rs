@@ -16,6 +16,8 @@ tally! {
         connections_handed_over => "Connections handed to the shard that owns them.",
         connections_adopted => "Connections taken over from the shard that accepted them.",
         connections_refused_full => "Connections that could not be taken over: no room.",
+        connections_refused_pace => "Connections told to come back later: too many came at once.",
+        connections_refused_address => "Connections told to come back later: their address has too many.",
         connections_refused_draining => "Connections sent on because this node sends its devices elsewhere.",
         accepts_paused => "Times that accepting stopped for want of room or descriptors.",
         refused_bad_preface => "Connections refused: not the protocol, or another port's.",

@@ -7,6 +7,8 @@ use std::time::Duration;
 use trunkline_core::greeting::Port;
 use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World};
 use trunkline_node::agent::{Agent, AgentConfig, News};
+use trunkline_node::config::AdmissionSection;
+use trunkline_node::door::Door;
 use trunkline_node::entropy::Entropy;
 use trunkline_node::identity::next_start;
 use trunkline_node::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
@@ -186,6 +188,8 @@ impl NodeHost {
         let (ports, mailboxes) = mesh(self.spec.shards);
         process.mailboxes = mailboxes;
         let mut random = fastrand::Rng::with_seed(process.seed);
+        let limits = AdmissionSection::default().limits(self.spec.shards);
+        let gates = Door::new(limits, random.u64(..));
         for (index, port) in ports.into_iter().enumerate() {
             let config = ShardConfig {
                 node: self.node,
@@ -198,6 +202,7 @@ impl NodeHost {
                 direct_links_max: trunkline_core::link::DIRECT_LINKS_MAX,
                 seed: random.u64(..),
                 entropy: Entropy::seeded(random.u64(..)),
+                gates: Arc::clone(&gates),
             };
             let driver = site.world.driver(self.address, SimOptions::default());
             let map = Arc::clone(process.agent.map());

@@ -44,6 +44,7 @@ pub(super) fn start_shards<D: Driver + 'static>(
             direct_links_max,
             seed: u64::from_le_bytes(random_bytes()),
             entropy: Entropy::System,
+            gates: Arc::clone(&shared.gates),
         };
         let start = ShardStart {
             config: shard_config,

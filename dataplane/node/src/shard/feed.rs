@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use trunkline_core::admission::TooMany;
 use trunkline_core::constants::LINGER;
 use trunkline_core::greeting::{Greeting, Introduction, Port, Refusal};
 use trunkline_core::link::{LinkBook, LinkOutbox, LinkRef, Passage};
@@ -9,10 +10,10 @@ use trunkline_core::outbox::Outbox;
 use trunkline_core::router::{Now, Router, SessionRef};
 use trunkline_net::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token};
 use trunkline_net::framing::{Frame, Framer};
-use trunkline_wire::device::{ClientFrame, DEVICE_BODY_BYTES_MAX, ErrorCode, GoAwayReason};
+use trunkline_wire::device::{ClientFrame, DEVICE_BODY_BYTES_MAX, ErrorCode};
 use trunkline_wire::frame::Decode;
 
-use super::{DRAINING_RETRY_AFTER_MS, Draining, FULL_RETRY_AFTER_MS, Shard, list, listener};
+use super::{DRAINING_RETRY_AFTER_MS, Draining, FULL_RETRY_AFTER_MS, Refused, Shard, list, listener};
 use crate::connection::{Connection, Guest, State, Transit, conn};
 use crate::mesh::Item;
 use crate::stats::ShardCounters;
@@ -50,12 +51,37 @@ impl<D: Driver> Shard<D> {
         } else {
             Port::Device
         };
+        let place = match port {
+            Port::Device => self.gates.enter(now.at, address.ip()),
+            Port::Peer => Ok(None),
+        };
         let greeting = Greeting::new(now.at, port);
         self.timers.push(Reverse((greeting.deadline(), token)));
         let guest = Box::new(Guest { greeting, address });
-        self.table.insert(token, Connection::new(State::Greeting(guest)));
+        let mut connection = Connection::new(State::Greeting(guest));
+        match place {
+            Ok(place) => connection.place = place,
+            Err(too_many) => {
+                self.table.insert(token, connection);
+                return self.too_many(now, token, address, too_many);
+            }
+        }
+        self.table.insert(token, connection);
         // Once: nothing may be armed when the socket moves to another shard.
         self.driver.receive(token, ReceiveMode::Once, BufferGroup::Device);
+    }
+
+    /// One address may not have everything.
+    fn too_many(&mut self, now: Now, token: Token, address: std::net::SocketAddr, too_many: TooMany) {
+        let setting = match too_many {
+            TooMany::Open => "admission.connections_per_address",
+            TooMany::New => "admission.connects_per_address",
+        };
+        self.log.warn(
+            now,
+            || tracing::warn!(%address, "refused: its address has too many connections; see `{setting}`"),
+        );
+        self.turn_away(now, token, Refused::Address, FULL_RETRY_AFTER_MS);
     }
 
     fn connected(&mut self, now: Now, token: Token) {
@@ -128,7 +154,7 @@ impl<D: Driver> Shard<D> {
                     }
                 }
                 // That shard has not started yet.
-                None => self.turn_away(now, token, GoAwayReason::Full, FULL_RETRY_AFTER_MS),
+                None => self.turn_away(now, token, Refused::Full, FULL_RETRY_AFTER_MS),
             },
             Err(refusal) => self.refuse(now, token, refusal),
         }
@@ -137,31 +163,40 @@ impl<D: Driver> Shard<D> {
     fn handed_over(&mut self, now: Now, token: Token, result: std::io::Result<D::Socket>) {
         match result {
             Ok(socket) => {
-                let state = self.table.remove(token).map(|connection| connection.state);
-                if let Some(State::InTransit(introduction)) = state {
+                let left = self.table.remove(token);
+                if let Some((State::InTransit(introduction), place)) = left.map(|left| (left.state, left.place)) {
                     self.counters.connections_handed_over += 1;
                     let (owner, introduction) = (introduction.owner, *introduction);
-                    let transit = Transit { socket, introduction };
+                    let transit = Transit {
+                        socket,
+                        introduction,
+                        place,
+                    };
                     self.port.send(owner, Item::Socket(Box::new(transit)));
                 }
             }
             Err(error) => {
                 self.log
                     .warn(now, || tracing::warn!("a connection could not be handed over: {error}"));
-                self.turn_away(now, token, GoAwayReason::Full, FULL_RETRY_AFTER_MS);
+                self.turn_away(now, token, Refused::Full, FULL_RETRY_AFTER_MS);
             }
         }
     }
 
     /// A connection that another shard has accepted.
     pub(super) fn adopt(&mut self, now: Now, transit: Transit<D::Socket>) {
-        let Transit { socket, introduction } = transit;
+        let Transit {
+            socket,
+            introduction,
+            place,
+        } = transit;
         match self.driver.adopt(socket) {
             Ok(token) => {
                 self.counters.connections_adopted += 1;
                 // As a stranger until it's admitted; its owner is this shard, so that it doesn't travel on.
-                self.table
-                    .insert(token, Connection::new(State::InTransit(Box::new(introduction.clone()))));
+                let mut connection = Connection::new(State::InTransit(Box::new(introduction.clone())));
+                connection.place = place;
+                self.table.insert(token, connection);
                 self.admit(now, token, &introduction);
             }
             Err((error, _)) => {
@@ -180,7 +215,15 @@ impl<D: Driver> Shard<D> {
             (Draining::Devices | Draining::Links | Draining::Stopped, _) => true,
         };
         if refused {
-            self.turn_away(now, token, GoAwayReason::Shutdown, DRAINING_RETRY_AFTER_MS);
+            self.turn_away(now, token, Refused::Draining, DRAINING_RETRY_AFTER_MS);
+            return;
+        }
+        let counts = self
+            .table
+            .get(token)
+            .is_some_and(|connection| connection.place.is_some());
+        if counts && let Err(retry_after_ms) = self.gate.enter(now.at) {
+            self.turn_away(now, token, Refused::Pace, retry_after_ms);
             return;
         }
         let Some(connection) = self.table.get_mut(token) else {

@@ -30,6 +30,7 @@ fn pair(sockets_max: u32) -> Pair {
     let keys = ClusterKeys::new(&Secret::new(b"a secret of sixteen bytes or more").unwrap());
     let (ports, mailboxes) = mesh(2);
     let stats = Stats::new(2);
+    let gates = Door::new(crate::config::AdmissionSection::default().limits(2), 1);
     let mut shards = Vec::new();
     for (index, port) in ports.into_iter().enumerate() {
         let options = Options {
@@ -48,6 +49,7 @@ fn pair(sockets_max: u32) -> Pair {
             direct_links_max: 1,
             seed: 1,
             entropy: Entropy::seeded(1),
+            gates: Arc::clone(&gates),
         };
         let driver = EpollDriver::new(options).unwrap();
         let stats = Arc::clone(&stats.shards()[index]);
