@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, TargetKind};
 
 /// Who may know whom, the crates above left out: those at the end of the arrows know everything below them.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("trunkline-wire", &[]),
     ("trunkline-core", &["trunkline-wire"]),
     ("trunkline-net", &["trunkline-wire"]),
@@ -21,6 +21,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ),
     // It speaks the protocol and owns its sockets: the driver and the client library are among what it measures.
     ("trunkline-load", &["trunkline-wire"]),
+    // It starts programs, and knows none of them from within.
+    ("trunkline-compare", &["trunkline-load"]),
     (
         "trunkline-sim",
         &[

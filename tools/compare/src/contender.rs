@@ -1,0 +1,292 @@
+//! A server that takes part: how it is started, pinned, awaited and ended.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use trunkline_load::protocol::Kind;
+use trunkline_load::target::Target;
+
+/// Who takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// The bare forwarder over io_uring, with which the others are compared.
+    Floor,
+    /// The bare forwarder over epoll.
+    FloorEpoll,
+    /// Trunkline over io_uring.
+    Ours,
+    /// Trunkline over epoll.
+    OursEpoll,
+    /// NATS.
+    Nats,
+    /// Redis's publish and subscribe.
+    Redis,
+    /// Mosquitto, MQTT at quality 0.
+    Mosquitto,
+    /// rumqttd, MQTT at quality 0.
+    Rumqttd,
+}
+
+impl Contender {
+    /// All of them.
+    pub const ALL: [Contender; 8] = [
+        Contender::Floor,
+        Contender::Ours,
+        Contender::FloorEpoll,
+        Contender::OursEpoll,
+        Contender::Nats,
+        Contender::Redis,
+        Contender::Mosquitto,
+        Contender::Rumqttd,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Contender::Floor => "floor",
+            Contender::FloorEpoll => "floor-epoll",
+            Contender::Ours => "ours",
+            Contender::OursEpoll => "ours-epoll",
+            Contender::Nats => "nats",
+            Contender::Redis => "redis",
+            Contender::Mosquitto => "mosquitto",
+            Contender::Rumqttd => "rumqttd",
+        }
+    }
+
+    fn protocol(self) -> Kind {
+        match self {
+            Contender::Floor | Contender::FloorEpoll => Kind::Floor,
+            Contender::Ours | Contender::OursEpoll => Kind::Native,
+            Contender::Nats => Kind::Nats,
+            Contender::Redis => Kind::Redis,
+            Contender::Mosquitto | Contender::Rumqttd => Kind::Mqtt,
+        }
+    }
+
+    /// Starts it on `cores` and waits until it accepts; `None` if it isn't installed.
+    ///
+    /// # Errors
+    /// It is there, and doesn't start; or it is one of ours, and was not built.
+    pub fn start(self, cores: &[usize]) -> anyhow::Result<Option<Running>> {
+        let Some(program) = self.program()? else {
+            return Ok(None);
+        };
+        let directory = tempfile::tempdir().context("a directory for a server")?;
+        // A port that was free may be taken by somebody else before the server has it: then another.
+        for _ in 0..ATTEMPTS {
+            let address = free_address()?;
+            let mut command = self.command(&program, address, directory.path(), cores)?;
+            let child = command
+                .current_dir(directory.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .with_context(|| format!("{self}: {} does not start", program.display()))?;
+            let mut server = Running {
+                contender: self,
+                child,
+                address,
+                _directory: tempfile::tempdir().context("a directory for a server")?,
+            };
+            // Before its threads start, or as they do: they inherit it, and ours pin themselves to the same.
+            pin(&server.child, cores);
+            if server.accepts()? {
+                server._directory = directory;
+                return Ok(Some(server));
+            }
+        }
+        bail!("{self}: {} ends as soon as it is started", program.display())
+    }
+
+    fn program(self) -> anyhow::Result<Option<PathBuf>> {
+        let name = match self {
+            Contender::Floor | Contender::FloorEpoll => return built("floor").map(Some),
+            Contender::Ours | Contender::OursEpoll => return built("trunkline").map(Some),
+            Contender::Nats => "nats-server",
+            Contender::Redis => "redis-server",
+            Contender::Mosquitto => "mosquitto",
+            Contender::Rumqttd => "rumqttd",
+        };
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        // Where distributions put servers, which not everybody's path names.
+        let places = std::env::split_paths(&paths).chain([PathBuf::from("/usr/sbin")]);
+        Ok(places.map(|place| place.join(name)).find(|path| path.is_file()))
+    }
+
+    fn command(
+        self,
+        program: &Path,
+        address: SocketAddr,
+        directory: &Path,
+        cores: &[usize],
+    ) -> anyhow::Result<Command> {
+        let mut command = Command::new(program);
+        let port = address.port().to_string();
+        match self {
+            Contender::Floor | Contender::FloorEpoll => {
+                let backend = if self == Contender::Floor { "uring" } else { "epoll" };
+                let core = cores.first().context("a server needs a processor")?.to_string();
+                command.args(["--backend", backend, "--listen", &address.to_string(), "--core", &core]);
+            }
+            Contender::Ours | Contender::OursEpoll => {
+                let backend = if self == Contender::Ours { "uring" } else { "epoll" };
+                let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+                let other = "127.0.0.1:0";
+                command.args(["up", "--backend", backend, "--cores", &cores.join(",")]);
+                command.arg("--data-dir").arg(directory);
+                command.args(["--device-listen", &address.to_string(), "--peer-listen", other]);
+                command.args(["--control-listen", other, "--http-listen", other]);
+            }
+            Contender::Nats => {
+                command.args(["-a", "127.0.0.1", "-p", &port]);
+            }
+            Contender::Redis => {
+                // Not protected: the load comes from other addresses of this host's as well. Nothing is saved.
+                command.args(["--port", &port, "--bind", "127.0.0.1", "--protected-mode", "no"]);
+                command.args(["--save", "", "--appendonly", "no", "--maxclients", "100000"]);
+            }
+            Contender::Mosquitto => {
+                let text = format!(
+                    "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\npersistence false\n"
+                );
+                command.arg("-c").arg(written(directory, "mosquitto.conf", &text)?);
+            }
+            Contender::Rumqttd => {
+                let text = format!(
+                    "id = 0\n[router]\nid = 0\nmax_connections = 20000\nmax_outgoing_packet_count = 10000\n\
+                     max_segment_size = 104857600\nmax_segment_count = 10\n[v4.1]\nname = \"v4\"\nlisten = \"{address}\"\n\
+                     next_connection_delay_ms = 0\n[v4.1.connections]\nconnection_timeout_ms = 60000\n\
+                     max_payload_size = 70000\nmax_inflight_count = 10000\ndynamic_filters = true\n"
+                );
+                command.arg("-c").arg(written(directory, "rumqttd.toml", &text)?);
+            }
+        }
+        Ok(command)
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Contender {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Contender, String> {
+        let found = Contender::ALL.into_iter().find(|contender| contender.name() == text);
+        found.ok_or_else(|| {
+            format!(
+                "{text:?} is none: use {}",
+                Contender::ALL.map(Contender::name).join(", ")
+            )
+        })
+    }
+}
+
+/// A server that was started. It ends when this is dropped.
+pub struct Running {
+    /// Which.
+    pub contender: Contender,
+    child: Child,
+    address: SocketAddr,
+    _directory: tempfile::TempDir,
+}
+
+impl Running {
+    /// As the generator wants it.
+    pub fn target(&self) -> Target {
+        Target {
+            name: self.contender.to_string(),
+            protocol: self.contender.protocol(),
+            address: self.address,
+            pid: Some(self.child.id()),
+        }
+    }
+
+    /// Waits until it accepts; false if it has ended.
+    fn accepts(&mut self) -> anyhow::Result<bool> {
+        let end = Instant::now() + START_MAX;
+        while self.child.try_wait()?.is_none() {
+            if TcpStream::connect(self.address).is_ok() {
+                return Ok(true);
+            }
+            if Instant::now() > end {
+                bail!(
+                    "{}: does not accept at {} within {START_MAX:?}",
+                    self.contender,
+                    self.address
+                );
+            }
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program of this workspace, beside this one.
+fn built(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("the path of this program")?;
+    let path = own.with_file_name(name);
+    if !path.is_file() {
+        bail!("{} is not there: cargo build --release --workspace", path.display());
+    }
+    Ok(path)
+}
+
+fn written(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = directory.join(name);
+    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    Ok(path)
+}
+
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
+    Ok(listener.local_addr()?)
+}
+
+/// Servers that don't pin themselves run where they are told.
+fn pin(child: &Child, cores: &[usize]) {
+    let mut set = CpuSet::new();
+    let named = cores.iter().all(|&core| set.set(core).is_ok());
+    if !named || sched_setaffinity(Pid::from_raw(child.id() as i32), &set).is_err() {
+        eprintln!("a server could not be pinned to {cores:?} and runs anywhere");
+    }
+}
+
+/// Ports to try.
+const ATTEMPTS: usize = 5;
+/// A server that takes longer to start doesn't work.
+const START_MAX: Duration = Duration::from_secs(30);
+/// Between looks at a server that starts.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written_alike() {
+        for contender in Contender::ALL {
+            assert_eq!(contender.to_string().parse(), Ok(contender));
+        }
+        assert!("kafka".parse::<Contender>().unwrap_err().contains("ours-epoll"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Compares Trunkline with the floor and with other servers: the same load from one generator, on the same cores, in one go and interleaved,
+//! so that what the host does meanwhile happens to all of them.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `contender` | a server: how it is started, on which cores, and how it ends |
+//! | `workload` | what is done to all of them, and who takes part |
+//! | `table` | what comes out, for people; the JSON and the pictures are the load generator's |
+//!
+//! It deliberately measures nothing itself: that is `trunkline-load`'s.
+
+mod contender;
+mod table;
+mod workload;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use serde_json::json;
+use trunkline_load::run::{raise_descriptors, run as play};
+use trunkline_load::summary::Summary;
+use trunkline_load::{plot, report};
+
+use crate::contender::{Contender, Running};
+use crate::workload::Workload;
+
+/// Compares Trunkline with a bare forwarder and with the servers of other protocols that are installed: one generator, the same cores, in
+/// turn.
+#[derive(Parser)]
+#[command(
+    name = "compare",
+    after_help = "Examples:
+  cargo build --release --workspace && target/release/compare     everything, which takes half an hour
+  target/release/compare --workload w1,w5 --rounds 5               two of the workloads
+  target/release/compare --contender ours,floor --svg-dir pictures --json > compare.json"
+)]
+struct Args {
+    /// Which workloads; all otherwise.
+    #[arg(long = "workload", value_name = "NAME", value_delimiter = ',')]
+    workloads: Vec<Workload>,
+    /// Which servers; otherwise all that are installed.
+    #[arg(long = "contender", value_name = "NAME", value_delimiter = ',')]
+    contenders: Vec<Contender>,
+    /// Rounds of each server in each workload.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// How long is measured in each round, in seconds.
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    seconds: f64,
+    /// The processor of the servers.
+    #[arg(long, default_value_t = 0)]
+    server_core: usize,
+    /// The processor of the generator.
+    #[arg(long, default_value_t = 1)]
+    generator_core: usize,
+    /// Draws a picture of each workload into this directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    svg_dir: Option<PathBuf>,
+    /// Prints one JSON object, on one line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("use seconds, from 0.1 to 600".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    if args.server_core == args.generator_core {
+        bail!(
+            "--server-core and --generator-core are both {}: give each a processor of its own",
+            args.server_core
+        );
+    }
+    let wanted = |workload: &Workload| args.workloads.is_empty() || args.workloads.contains(workload);
+    let workloads: Vec<Workload> = Workload::ALL.into_iter().filter(wanted).collect();
+    if let Some(directory) = &args.svg_dir {
+        let made = std::fs::create_dir_all(directory);
+        made.with_context(|| format!("--svg-dir {}: cannot be made", directory.display()))?;
+    }
+    let mut reports = Vec::new();
+    for workload in workloads {
+        let servers = start(args, workload)?;
+        if servers.is_empty() {
+            eprintln!("{workload}: none of its servers is there");
+            continue;
+        }
+        for case in workload.cases(Duration::from_secs_f64(args.seconds), args.generator_core) {
+            eprintln!("{}", case.title);
+            raise_descriptors(case.plan.connections)?;
+            let targets: Vec<_> = servers.iter().map(Running::target).collect();
+            let rounds = play(&case.plan, &targets, args.rounds.into(), &mut |_| {
+                ControlFlow::Continue(())
+            })?;
+            let base = servers.iter().position(|server| server.contender == Contender::Floor);
+            let summary = Summary::new(case.plan, targets, rounds, base.unwrap_or(0));
+            if let Some(directory) = &args.svg_dir {
+                let path = directory.join(format!("{}.svg", case.file));
+                let written = std::fs::write(&path, plot::svg(&summary));
+                written.with_context(|| format!("--svg-dir: {} cannot be written", path.display()))?;
+            }
+            if args.json {
+                let mut report = report::json(&summary);
+                report["case"] = case.title.clone().into();
+                report["workload"] = workload.to_string().into();
+                reports.push(report);
+            } else {
+                println!("{}", table::table(&case.title, &summary));
+            }
+        }
+    }
+    if reports.is_empty() && args.json {
+        bail!("nothing was measured");
+    }
+    if args.json {
+        println!(
+            "{}",
+            json!({ "event": "compare", "host": table::host(), "cases": reports })
+        );
+    }
+    Ok(())
+}
+
+/// The servers that take part and are there; who isn't is named.
+fn start(args: &Args, workload: Workload) -> anyhow::Result<Vec<Running>> {
+    let mut running = Vec::new();
+    for contender in workload.contenders() {
+        if !args.contenders.is_empty() && !args.contenders.contains(contender) {
+            continue;
+        }
+        let cores = workload.server_cores(args.server_core, args.generator_core);
+        match contender.start(&cores)? {
+            Some(server) => running.push(server),
+            None => eprintln!("{workload}: without {contender}, which is not installed"),
+        }
+    }
+    Ok(running)
+}
