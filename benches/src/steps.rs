@@ -3,6 +3,7 @@
 //! A step is prepared once and then runs any number of times, each time the same work on other data, so that what two counts differ
 //! by is the work of the runs by which they differ.
 
+mod predictor;
 mod router;
 mod tables;
 mod wire;
@@ -68,7 +69,9 @@ impl Entry {
 
 /// All steps.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    [wire::ALL, tables::ALL, router::ALL].into_iter().flatten()
+    [wire::ALL, tables::ALL, predictor::ALL, router::ALL]
+        .into_iter()
+        .flatten()
 }
 
 #[cfg(test)]

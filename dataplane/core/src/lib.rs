@@ -14,6 +14,7 @@ pub mod greeting;
 pub mod link;
 pub mod location;
 pub mod outbox;
+pub mod predictor;
 pub mod presence;
 pub mod resequencer;
 pub mod router;

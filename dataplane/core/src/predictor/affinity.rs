@@ -1,0 +1,198 @@
+//! Whom a device writes to and hears from: the part of its history that outlives a session.
+//!
+//! Bounded: the partner that was longest without a message goes first.
+
+use trunkline_wire::id::DeviceKey;
+
+/// How many partners are remembered. On mail with large groups 24 hit 0.05 more than 16, on other traffic as much; every decision looks
+/// at all of them.
+pub const PARTNERS_MAX: usize = 24;
+
+/// One device that another writes to or hears from. Times are Unix seconds; 0 is never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partner {
+    /// Who.
+    pub device: DeviceKey,
+    /// When it was last written to.
+    pub sent_at: u32,
+    /// And when the time before that.
+    pub sent_before: u32,
+    /// When it was last heard from.
+    pub received_at: u32,
+    /// How often it was written to, as far as that can be counted.
+    pub sent: u8,
+    /// How often it was heard from, as far as that can be counted.
+    pub received: u8,
+}
+
+impl Partner {
+    fn new(device: DeviceKey) -> Partner {
+        Partner {
+            device,
+            sent_at: 0,
+            sent_before: 0,
+            received_at: 0,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// When a message last went either way.
+    pub fn touched_at(&self) -> u32 {
+        self.sent_at.max(self.received_at)
+    }
+
+    /// Whether its last message has no answer yet.
+    pub fn is_unanswered(&self) -> bool {
+        self.received_at > self.sent_at
+    }
+}
+
+/// The partners of one device, the most recent first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affinity {
+    partners: Vec<Partner>,
+    /// How much of what the device sends goes to devices that were not in the list: a moving average, in 256ths.
+    novelty: u8,
+}
+
+impl Affinity {
+    /// From what was stored or sent; what is beyond the bound is cut off, the order is restored.
+    pub fn restore(mut partners: Vec<Partner>, novelty: u8) -> Affinity {
+        partners.sort_by_key(|partner| (std::cmp::Reverse(partner.touched_at()), partner.device));
+        partners.truncate(PARTNERS_MAX);
+        Affinity { partners, novelty }
+    }
+
+    /// The most recent first.
+    pub fn partners(&self) -> &[Partner] {
+        &self.partners
+    }
+
+    /// How much of what the device sends goes to devices that were not in the list, in 256ths.
+    pub fn novelty(&self) -> u8 {
+        self.novelty
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.partners.is_empty()
+    }
+
+    /// The device has written to `to`. Returns when it had done so before (0: never, as far as known).
+    pub fn sent(&mut self, now: u32, to: DeviceKey) -> u32 {
+        let (partner, is_new) = self.touch(to);
+        let before = partner.sent_at;
+        partner.sent_before = before;
+        partner.sent_at = now.max(before);
+        partner.sent = partner.sent.saturating_add(1);
+        let share = self.novelty - self.novelty / NOVELTY_SPAN;
+        self.novelty = share + if is_new { u8::MAX / NOVELTY_SPAN } else { 0 };
+        before
+    }
+
+    /// The device has heard from `from`.
+    pub fn received(&mut self, now: u32, from: DeviceKey) {
+        let (partner, _) = self.touch(from);
+        partner.received_at = now.max(partner.received_at);
+        partner.received = partner.received.saturating_add(1);
+    }
+
+    /// Takes over what another session of the same device has learnt: of each partner the later times and the higher counts.
+    pub fn join(&mut self, other: &Affinity) {
+        let mut all = std::mem::take(&mut self.partners);
+        for theirs in &other.partners {
+            match all.iter_mut().find(|ours| ours.device == theirs.device) {
+                None => all.push(*theirs),
+                Some(ours) => {
+                    ours.sent_before = ours.sent_before.max(theirs.sent_before);
+                    ours.sent_at = ours.sent_at.max(theirs.sent_at);
+                    ours.received_at = ours.received_at.max(theirs.received_at);
+                    ours.sent = ours.sent.max(theirs.sent);
+                    ours.received = ours.received.max(theirs.received);
+                }
+            }
+        }
+        *self = Affinity::restore(all, self.novelty.max(other.novelty));
+    }
+
+    /// Moves `device` to the front, or puts it there.
+    fn touch(&mut self, device: DeviceKey) -> (&mut Partner, bool) {
+        let known = self.partners.iter().position(|partner| partner.device == device);
+        match known {
+            Some(at) => self.partners[..=at].rotate_right(1),
+            None => {
+                self.partners.truncate(PARTNERS_MAX - 1);
+                self.partners.insert(0, Partner::new(device));
+            }
+        }
+        (&mut self.partners[0], known.is_none())
+    }
+}
+
+/// Over how many messages the novelty is averaged.
+const NOVELTY_SPAN: u8 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn key(n: u128) -> DeviceKey {
+        DeviceKey(n << 64)
+    }
+
+    #[test]
+    fn the_partner_that_was_longest_without_a_message_goes_first() {
+        let mut list = Affinity::default();
+        for n in 0..100 {
+            list.sent(n + 1, key(u128::from(n)));
+            // One that is heard from all the time.
+            list.received(n + 1, key(1_000));
+            assert!(list.partners().len() <= PARTNERS_MAX);
+        }
+        let kept: Vec<_> = list.partners().iter().map(|partner| partner.device).collect();
+        assert_eq!(kept[0], key(1_000));
+        assert_eq!(kept[1], key(99));
+        assert_eq!(kept[PARTNERS_MAX - 1], key(100 - PARTNERS_MAX as u128 + 1));
+    }
+
+    #[test]
+    fn a_message_is_unanswered_until_one_goes_back() {
+        let mut list = Affinity::default();
+        list.received(5, key(1));
+        assert!(list.partners()[0].is_unanswered());
+        assert_eq!(list.sent(6, key(1)), 0);
+        assert!(!list.partners()[0].is_unanswered());
+        assert_eq!(list.sent(8, key(1)), 6);
+    }
+
+    #[test]
+    fn lists_join_whatever_the_order() {
+        let (mut one, mut other) = (Affinity::default(), Affinity::default());
+        one.sent(5, key(1));
+        one.received(9, key(2));
+        other.sent(7, key(1));
+        other.sent(6, key(3));
+        let mut ab = one.clone();
+        ab.join(&other);
+        let mut ba = other.clone();
+        ba.join(&one);
+        ba.join(&one);
+        assert_eq!(ab, ba);
+        assert_eq!(ab.partners().len(), 3);
+        assert_eq!(ab.partners()[0].device, key(2));
+    }
+
+    #[test]
+    fn who_writes_to_new_devices_only_is_known_for_it() {
+        let mut list = Affinity::default();
+        for n in 0..100 {
+            list.sent(n, key(u128::from(n)));
+        }
+        assert!(list.novelty() > 200, "{}", list.novelty());
+        for n in 0..100 {
+            list.sent(100 + n, key(1));
+        }
+        assert!(list.novelty() < 16, "{}", list.novelty());
+    }
+}

@@ -1,0 +1,362 @@
+//! Whom a device will write to next, so that the link and the location are there before the message.
+//!
+//! ```text
+//! attached, sent, delivered ──▶ Habits of that device ──▶ score each partner ──▶ Foresight { device, worth }
+//!                                     │                          ▲
+//!                                     └── what came of the last ─┘ learn
+//! ```
+//!
+//! One [`Predictor`] per shard holds what is learnt from all its devices; each session holds its [`Habits`]. The router finds out where
+//! a foreseen device is, and the link cache whether a link to that server is worth its place. A wrong or missing prediction costs
+//! latency only: the message goes by way of the region.
+//!
+//! - The models that were measured, and why this one was chosen: `tools/replay/README.md`.
+//! - **Bounded**: [`PARTNERS_MAX`] partners a device, [`DECISIONS_A_SECOND`] decisions and [`REMEMBERED_A_SECOND`] entries in its history a
+//!   second and device; a message beyond them costs a comparison.
+//! - **Deterministic**: fixed-point, no randomness. Time is Unix seconds, because history outlives the session, the process and the
+//!   host; a clock that is wrong makes predictions worse and nothing else.
+//!
+//! What is deliberately absent: locations, links, nodes. Devices and servers are different things: the same partner, moved, is
+//! reached over another link, and nothing has to be learnt anew.
+
+mod affinity;
+mod features;
+mod model;
+mod patience;
+mod worth;
+
+use std::time::Duration;
+
+use trunkline_wire::id::DeviceKey;
+
+pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
+pub use self::worth::Worth;
+
+use self::features::{BASES, Kind, Partnership, bases, partnership};
+use self::model::Model;
+use self::patience::Patience;
+
+/// What a shard's devices have taught it.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    model: Model,
+    patience: Patience,
+    /// How often a hint was followed by the message that it announced, in 65,536ths.
+    candour: u16,
+    counters: PredictorCounters,
+}
+
+crate::tally! {
+    /// What a predictor counts, from its start.
+    PredictorCounters {
+        predictions => "Times that a device's partners were scored.",
+        predictions_skipped => "Messages after which they were not, because the device had its share of the second.",
+        predictions_right => "Messages to a device that was foreseen.",
+        predictions_wrong => "Messages to a known partner that was not foreseen.",
+        predictions_new => "Messages to a device that the sender's history doesn't know.",
+        hints_taken => "Hints of clients: whom they are about to write to.",
+        hints_kept => "Hints that the message followed.",
+        hints_refused => "Hints beyond their rate.",
+    }
+}
+
+/// What one device does, as far as its node has seen it or was told.
+#[derive(Clone, Debug, Default)]
+pub struct Habits {
+    affinity: Affinity,
+    /// The last decision, until it's known what came of it.
+    decision: Option<Decision>,
+    /// When who was written to last had been written to before.
+    anchor: u32,
+    /// Messages in this session, as far as that can be counted.
+    sends: u8,
+    /// The second in which messages and hints are counted, and how many there were.
+    second: u32,
+    messages: u8,
+    hints: u8,
+    hinted: Option<DeviceKey>,
+}
+
+/// What was scored.
+#[derive(Clone, Copy, Debug)]
+struct Decision {
+    at: u32,
+    bases: [u8; BASES],
+    partners: u8,
+    /// By place in the list, which hasn't changed since.
+    features: [Partnership; PARTNERS_MAX],
+    worths: [Worth; PARTNERS_MAX],
+}
+
+/// A device that another is expected to write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foresight {
+    /// Who will be written to.
+    pub device: DeviceKey,
+    /// How likely. [`Worth::NONE`]: no longer expected.
+    pub worth: Worth,
+}
+
+impl Predictor {
+    /// One that has seen nothing.
+    pub fn new() -> Predictor {
+        Predictor {
+            model: Model::new(),
+            patience: Patience::new(),
+            candour: Worth::per_mille(900).0,
+            counters: PredictorCounters::default(),
+        }
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> &PredictorCounters {
+        &self.counters
+    }
+
+    /// In which time what was foreseen loses half its worth.
+    pub fn half_life(&self) -> Duration {
+        self.patience.half_life()
+    }
+
+    /// The device has connected, or its history has arrived.
+    pub fn attached(&mut self, now: u32, habits: &mut Habits, out: &mut Vec<Foresight>) {
+        self.decide(now, Kind::Attached, habits, out);
+    }
+
+    /// The device has sent a message to `to`.
+    pub fn sent(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) {
+        if let Some(hinted) = habits.hinted.take() {
+            self.hint_followed(hinted == to);
+        }
+        match habits.share(now) {
+            Share::Decide => {
+                self.learn(now, habits, Some(to));
+                habits.sent(now, to);
+                self.decide(now, Kind::Sent, habits, out);
+            }
+            Share::Remember => {
+                self.counters.predictions_skipped += 1;
+                habits.sent(now, to);
+            }
+            Share::Ignore => self.counters.predictions_skipped += 1,
+        }
+    }
+
+    /// The device was handed a message of `from`, which foretells its answer.
+    pub fn delivered(&mut self, now: u32, habits: &mut Habits, from: DeviceKey, out: &mut Vec<Foresight>) {
+        match habits.share(now) {
+            Share::Decide => {
+                habits.affinity.received(now, from);
+                self.decide(now, Kind::Delivered, habits, out);
+            }
+            Share::Remember => {
+                self.counters.predictions_skipped += 1;
+                habits.affinity.received(now, from);
+                // The list has changed under it.
+                habits.decision = None;
+            }
+            Share::Ignore => self.counters.predictions_skipped += 1,
+        }
+    }
+
+    /// The device says that it's about to write to `to`. It is believed as far as hints have proved true here. Returns whether it was
+    /// within its rate.
+    pub fn hinted(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) -> bool {
+        habits.turn_to(now);
+        if habits.hints >= HINTS_A_SECOND {
+            self.counters.hints_refused += 1;
+            return false;
+        }
+        habits.hints += 1;
+        self.counters.hints_taken += 1;
+        match habits.hinted.replace(to) {
+            Some(before) if before != to => self.hint_followed(false),
+            Some(_) | None => {}
+        }
+        out.push(Foresight {
+            device: to,
+            worth: Worth(self.candour),
+        });
+        true
+    }
+
+    /// The device has left: nothing that was foreseen for it is expected here any more. Its history stays with `habits`.
+    pub fn detached(&mut self, now: u32, habits: &mut Habits, out: &mut Vec<Foresight>) {
+        // Whatever was expected later than this has lost its worth by itself.
+        let counts = habits
+            .decision
+            .is_some_and(|decision| now.saturating_sub(decision.at) <= 4 * self.patience.seconds());
+        let hinted = habits.hinted.take();
+        if hinted.is_some() {
+            self.hint_followed(false);
+        }
+        let partners = habits.affinity.partners().iter().map(|partner| partner.device);
+        let expected = partners.filter(|_| counts).chain(hinted);
+        out.extend(expected.map(|device| Foresight {
+            device,
+            worth: Worth::NONE,
+        }));
+        self.learn(now, habits, None);
+        habits.sends = 0;
+        habits.anchor = 0;
+    }
+
+    /// Every partner with how likely it is written to next, for people. The most recent first.
+    pub fn explain(&self, now: u32, habits: &Habits) -> Vec<Foresight> {
+        let bases = bases(&habits.affinity, habits.sends);
+        let base = self.model.base(&bases);
+        let partners = habits.affinity.partners().iter().enumerate();
+        partners
+            .map(|(rank, partner)| {
+                let partnership = partnership(&habits.affinity, rank, Kind::Attached, 0, now);
+                Foresight {
+                    device: partner.device,
+                    worth: worth(self.model.score(base, &partnership)),
+                }
+            })
+            .collect()
+    }
+
+    fn decide(&mut self, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
+        let list = &habits.affinity;
+        if list.is_empty() {
+            return;
+        }
+        self.counters.predictions += 1;
+        let anchor = habits.anchor;
+        let decision = habits.decision.insert(Decision {
+            at: now,
+            bases: bases(list, habits.sends),
+            partners: list.partners().len() as u8,
+            features: [Partnership::default(); PARTNERS_MAX],
+            worths: [Worth::NONE; PARTNERS_MAX],
+        });
+        let base = self.model.base(&decision.bases);
+        let first = out.len();
+        for (rank, partner) in list.partners().iter().enumerate() {
+            let features = partnership(list, rank, kind, anchor, now);
+            decision.features[rank] = features;
+            let worth = worth(self.model.score(base, &features));
+            decision.worths[rank] = worth;
+            if worth >= FORESEEN {
+                let device = partner.device;
+                out.push(Foresight { device, worth });
+            }
+        }
+        // The likeliest first: it finds the places before the others do.
+        out[first..].sort_by_key(|foresight| std::cmp::Reverse(foresight.worth));
+    }
+
+    /// Learns from what came of the last decision: a message to `to`, or none.
+    fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<DeviceKey>) {
+        let Some(decision) = &habits.decision else {
+            if to.is_some() {
+                self.counters.predictions_new += 1;
+            }
+            return;
+        };
+        let partners = &habits.affinity.partners()[..usize::from(decision.partners)];
+        let rank = to.and_then(|to| partners.iter().position(|partner| partner.device == to));
+        if let Some(rank) = rank {
+            match decision.worths[rank] >= FORESEEN {
+                true => self.counters.predictions_right += 1,
+                false => self.counters.predictions_wrong += 1,
+            }
+            self.patience.learn(now.saturating_sub(decision.at));
+        } else if to.is_some() {
+            self.counters.predictions_new += 1;
+        }
+        let scored = decision.features.iter().zip(&decision.worths).take(partners.len());
+        for (at, (features, worth)) in scored.enumerate() {
+            self.model
+                .learn(&decision.bases, features, i32::from(worth.0), rank == Some(at));
+        }
+        habits.decision = None;
+    }
+
+    fn hint_followed(&mut self, kept: bool) {
+        let aim = if kept { i32::from(u16::MAX) } else { 0 };
+        self.counters.hints_kept += u64::from(kept);
+        self.candour = (i32::from(self.candour) + (aim - i32::from(self.candour)) / 32) as u16;
+    }
+}
+
+impl Default for Predictor {
+    fn default() -> Predictor {
+        Predictor::new()
+    }
+}
+
+impl Habits {
+    /// Of a device with a history.
+    pub fn new(affinity: Affinity) -> Habits {
+        Habits {
+            affinity,
+            ..Habits::default()
+        }
+    }
+
+    /// Whom the device writes to and hears from.
+    pub fn affinity(&self) -> &Affinity {
+        &self.affinity
+    }
+
+    /// More history has arrived.
+    pub fn join(&mut self, history: &Affinity) {
+        self.affinity.join(history);
+        self.decision = None;
+    }
+
+    fn sent(&mut self, now: u32, to: DeviceKey) {
+        self.anchor = self.affinity.sent(now, to);
+        self.sends = self.sends.saturating_add(1);
+        // The list has changed under it.
+        self.decision = None;
+    }
+
+    fn turn_to(&mut self, now: u32) {
+        if self.second != now {
+            (self.second, self.messages, self.hints) = (now, 0, 0);
+        }
+    }
+
+    /// Counts a message of this second.
+    fn share(&mut self, now: u32) -> Share {
+        self.turn_to(now);
+        self.messages = self.messages.saturating_add(1);
+        if self.messages <= DECISIONS_A_SECOND {
+            Share::Decide
+        } else if self.messages <= REMEMBERED_A_SECOND {
+            Share::Remember
+        } else {
+            Share::Ignore
+        }
+    }
+}
+
+/// How much is done about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    Decide,
+    Remember,
+    Ignore,
+}
+
+fn worth(score: i32) -> Worth {
+    Worth(score.clamp(0, i32::from(u16::MAX)) as u16)
+}
+
+/// What is less likely is not worth finding out where it is: a question and an answer, where a dial is a handshake and a place.
+pub const FORESEEN: Worth = Worth::per_mille(20);
+
+/// Nobody writes to more people in a second than this; what a program sends is not foreseen message by message.
+pub const DECISIONS_A_SECOND: u8 = 8;
+
+/// And nobody has more partners than this in a second: what comes beyond is not put down either.
+pub const REMEMBERED_A_SECOND: u8 = 32;
+
+/// A chat is opened by hand: more hints than these a second and device are not.
+pub const HINTS_A_SECOND: u8 = 4;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+use super::*;
+
+const fn key(n: u128) -> DeviceKey {
+    DeviceKey(n << 64)
+}
+
+const ANN: DeviceKey = key(1);
+const BOB: DeviceKey = key(2);
+
+fn worth_of(foresights: &[Foresight], device: DeviceKey) -> Worth {
+    let found = foresights.iter().find(|foresight| foresight.device == device);
+    found.map_or(Worth::NONE, |foresight| foresight.worth)
+}
+
+#[test]
+fn who_has_no_history_has_no_future() {
+    let mut out = Vec::new();
+    Predictor::new().attached(1_000, &mut Habits::default(), &mut out);
+    assert_eq!(out, []);
+}
+
+#[test]
+fn a_message_that_was_delivered_foretells_its_answer() {
+    let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    predictor.delivered(1_000, &mut habits, ANN, &mut out);
+    assert!(worth_of(&out, ANN) >= FORESEEN);
+    let waiting = worth_of(&out, ANN);
+    // Once answered, it is less likely than while it waits.
+    out.clear();
+    predictor.sent(1_010, &mut habits, ANN, &mut out);
+    predictor.detached(1_011, &mut habits, &mut Vec::new());
+    let answered = worth_of(&predictor.explain(1_012, &habits), ANN);
+    assert!(answered < waiting);
+}
+
+#[test]
+fn history_foretells_from_the_first_second_at_another_node() {
+    let (mut here, mut habits) = (Predictor::new(), Habits::default());
+    for n in 0..20 {
+        here.sent(
+            1_000 + n * 60,
+            &mut habits,
+            if n % 4 == 0 { BOB } else { ANN },
+            &mut Vec::new(),
+        );
+    }
+    let (mut there, mut moved, mut out) = (Predictor::new(), Habits::new(habits.affinity().clone()), Vec::new());
+    there.attached(4_000, &mut moved, &mut out);
+    assert!(worth_of(&out, ANN) > worth_of(&out, BOB));
+    assert!(worth_of(&out, ANN) >= FORESEEN);
+}
+
+#[test]
+fn another_habit_is_learnt() {
+    let (mut predictor, mut habits) = (Predictor::new(), Habits::default());
+    let mut now = 1_000;
+    // Strict turns: after one of them always the other.
+    for n in 0..200 {
+        now += 3_600;
+        predictor.sent(now, &mut habits, if n % 2 == 0 { ANN } else { BOB }, &mut Vec::new());
+    }
+    let mut out = Vec::new();
+    predictor.sent(now + 3_600, &mut habits, ANN, &mut out);
+    assert!(worth_of(&out, BOB) > Worth::per_mille(800), "{out:?}");
+    assert!(worth_of(&out, ANN) < Worth::per_mille(200), "{out:?}");
+}
+
+#[test]
+fn who_leaves_takes_along_what_was_expected() {
+    let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    predictor.delivered(1_000, &mut habits, ANN, &mut out);
+    predictor.hinted(1_000, &mut habits, BOB, &mut out);
+    out.clear();
+    predictor.detached(1_005, &mut habits, &mut out);
+    let none = |device| Foresight {
+        device,
+        worth: Worth::NONE,
+    };
+    assert_eq!(out, [none(ANN), none(BOB)]);
+    assert_eq!(habits.affinity().partners().len(), 1);
+}
+
+#[test]
+fn a_program_that_sends_to_everybody_costs_eight_decisions_a_second() {
+    let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    for n in 0..10_000 {
+        predictor.sent(1_000, &mut habits, key(n), &mut out);
+    }
+    assert_eq!(predictor.counters().predictions, 8);
+    assert_eq!(predictor.counters().predictions_skipped, 9_992);
+    assert!(habits.affinity().partners().len() <= PARTNERS_MAX);
+    predictor.sent(1_001, &mut habits, ANN, &mut out);
+    assert_eq!(predictor.counters().predictions, 9);
+}
+
+#[test]
+fn hints_are_believed_as_far_as_they_come_true_and_a_flood_of_them_is_refused() {
+    let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    assert!(predictor.hinted(1_000, &mut habits, ANN, &mut out));
+    let first = worth_of(&out, ANN);
+    assert!(first > Worth::per_mille(800));
+    let taken = (0..1_000).filter(|n| predictor.hinted(1_000, &mut habits, key(100 + n), &mut out));
+    assert_eq!(taken.count(), usize::from(HINTS_A_SECOND) - 1);
+    for n in 0..200 {
+        predictor.hinted(2_000 + n, &mut habits, ANN, &mut out);
+        predictor.sent(2_000 + n, &mut habits, BOB, &mut out);
+    }
+    out.clear();
+    predictor.hinted(3_000, &mut habits, ANN, &mut out);
+    assert!(worth_of(&out, ANN) < Worth::per_mille(100), "{out:?}");
+}
+
+#[test]
+fn the_same_messages_make_the_same_predictions_and_clocks_that_jump_do_no_harm() {
+    let run = || {
+        let (mut predictor, mut out) = (Predictor::new(), Vec::new());
+        let mut devices: Vec<Habits> = (0..20).map(|_| Habits::default()).collect();
+        let mut rng = fastrand::Rng::with_seed(5);
+        for _ in 0..20_000 {
+            let now = rng.u32(..);
+            let (one, other) = (rng.usize(0..20), rng.u128(0..40));
+            match rng.u8(0..4) {
+                0 => predictor.attached(now, &mut devices[one], &mut out),
+                1 => predictor.sent(now, &mut devices[one], key(other), &mut out),
+                2 => predictor.delivered(now, &mut devices[one], key(other), &mut out),
+                _ => predictor.detached(now, &mut devices[one], &mut out),
+            }
+        }
+        out
+    };
+    let one = run();
+    assert!(one.len() > 10_000);
+    assert_eq!(one, run());
+}
