@@ -22,6 +22,7 @@
 
 mod backoff;
 mod book;
+mod cache;
 mod choice;
 mod counters;
 mod need;
@@ -36,6 +37,7 @@ use std::time::Duration;
 use trunkline_wire::id::{NodeId, ShardId};
 
 pub use self::book::{LinkBook, LinkConfig, LinkRef, Passage};
+pub use self::cache::{Admission, DIAL_WORTH, Entry, LinkCache, Wish};
 pub use self::counters::LinkCounters;
 pub use self::outbox::{LinkEffect, LinkOutbox};
 pub use self::peer::{LinkState, LinkStatus};
