@@ -3,7 +3,6 @@
 //! Used by `demo` and `replay`: every message is confirmed, carries its own number, and is checked where it arrives.
 
 mod ledger;
-mod trace;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +18,7 @@ use trunkline_net::epoll::EpollDriver;
 use trunkline_wire::auth::random_bytes;
 
 pub use ledger::{Ledger, Summary};
-pub use trace::Trace;
+pub use trunkline_replay::Trace;
 
 /// When a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]

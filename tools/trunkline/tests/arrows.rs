@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, TargetKind};
 
 /// Who may know whom, the crates above left out: those at the end of the arrows know everything below them.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("trunkline-wire", &[]),
     ("trunkline-core", &["trunkline-wire"]),
     ("trunkline-net", &["trunkline-wire"]),
@@ -23,6 +23,8 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("trunkline-load", &["trunkline-wire"]),
     // It starts programs, and knows none of them from within.
     ("trunkline-compare", &["trunkline-load"]),
+    // What is deployed, driven by a trace: no sockets.
+    ("trunkline-replay", &["trunkline-core", "trunkline-wire"]),
     (
         "trunkline-sim",
         &[
@@ -45,6 +47,7 @@ const EVERYTHING: &[&str] = &[
     "trunkline-load",
     "trunkline-net",
     "trunkline-node",
+    "trunkline-replay",
     "trunkline-sim",
     "trunkline-wire",
 ];

@@ -1,25 +1,44 @@
-//! `trunkline replay`: a message trace through a running cluster.
+//! `trunkline replay`: a message trace through a running cluster, or through a model of one.
+
+mod model;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use self::model::ModelArgs;
 use crate::output::Progress;
 use crate::signals::Stop;
 use crate::workload::{Door, Pace, Run, Trace, WINDOW_DEFAULT};
 
-/// Plays a message trace through a running cluster, as fast as reports come back.
+/// Plays a message trace: through a running cluster, as fast as reports come back; or, with --nodes, --budget or --policy, through a
+/// model of one, in the trace's own time.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trunkline replay messages.txt
   trunkline replay messages.txt --server 10.0.0.1:7400,10.0.0.2:7400 --json
+  trunkline replay messages.txt --nodes 64 --budget 8 --policy predictor --seed 1 --json
+  trunkline replay messages.txt --nodes 64 --plot policies.svg
 
-A trace has one message a line: sender recipient unix_seconds, in the order of time.")]
+A trace has one message a line: sender recipient unix_seconds, in the order of time.
+
+The model says how often the link to the recipient's server was there before the message (hit), whether the recipient's place was
+known (location_known), and what that took: dials_per_message, wasted_dials (whose link never carried a message), links_mean and
+links_max of a node, and cost = (1 - hit) + 0.1 x dials_per_message.")]
 pub struct Args {
     /// The trace.
-    trace: PathBuf,
+    #[arg(value_name = "TRACE", required_unless_present = "trace_file")]
+    trace: Option<PathBuf>,
+    /// The trace, by name.
+    #[arg(
+        long = "trace",
+        value_name = "FILE",
+        conflicts_with = "trace",
+        hide_short_help = true
+    )]
+    trace_file: Option<PathBuf>,
     /// Device ports of the connection servers; the devices spread over them.
     #[arg(long = "server", env = "TRUNKLINE_SERVER", value_delimiter = ',', default_value = super::DEVICE_ADDRESS)]
     servers: Vec<SocketAddr>,
@@ -29,12 +48,14 @@ pub struct Args {
     /// How many messages are under way at a time.
     #[arg(long, default_value_t = WINDOW_DEFAULT, value_parser = window)]
     window: usize,
-    /// Seeds what the devices draw at random.
+    /// Seeds what the devices draw at random: jitter, or where they attach in the model.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// At least one message has to be under way.
@@ -48,10 +69,18 @@ pub fn window(text: &str) -> Result<usize, String> {
 /// Plays the trace and prints what became of it.
 ///
 /// # Errors
-/// If a message was not delivered, or was lost, misdelivered or out of order.
+/// If a message was not delivered, or was lost, misdelivered or out of order; in the model, if the trace can't be read.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let path: &Path = args
+        .trace
+        .as_deref()
+        .or(args.trace_file.as_deref())
+        .expect("one of the two is required");
+    let trace = Trace::read(path)?;
+    if args.model.is_asked() {
+        return self::model::run(&args.model, &trace, args.seed, args.json);
+    }
     let stop = Stop::listen()?;
-    let trace = Trace::read(&args.trace)?;
     let token_key = args
         .token_key_file
         .as_deref()

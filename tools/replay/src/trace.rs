@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::Path;
 
-use trunkline_client::DeviceId;
+use trunkline_wire::id::DeviceId;
 
 /// Who writes to whom.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Trace {
     devices: Vec<DeviceId>,
     /// Sender and recipient, as places in `devices`.
     messages: Vec<(usize, usize)>,
+    /// Unix seconds of each message, never back.
+    times: Vec<u64>,
 }
 
 /// Why a file is no trace.
@@ -54,6 +56,11 @@ impl Trace {
         &self.messages
     }
 
+    /// When each message was sent, in Unix seconds; never back.
+    pub fn times(&self) -> &[u64] {
+        &self.times
+    }
+
     /// Reads a trace file.
     ///
     /// # Errors
@@ -86,7 +93,7 @@ impl Trace {
             let [sender, recipient] = [sender, recipient].map(DeviceId::new);
             let sender = sender.map_err(|error| wrong(error.to_string()))?;
             let recipient = recipient.map_err(|error| wrong(error.to_string()))?;
-            builder.message(sender, recipient);
+            builder.message(sender, recipient, time);
         }
         if builder.messages.is_empty() {
             return Err(TraceError::Empty { file });
@@ -94,7 +101,7 @@ impl Trace {
         Ok(builder.build())
     }
 
-    /// Makes up a trace: `messages` between `devices` (at least 2), where most messages go to few partners, and many are answers.
+    /// Makes up a trace: `messages` between `devices` (at least 2), a second apart, where most messages go to few partners, and many are answers.
     pub fn synthetic(seed: u64, devices: usize, messages: usize) -> Trace {
         let mut rng = fastrand::Rng::with_seed(seed);
         let names: Vec<DeviceId> = (0..devices)
@@ -118,6 +125,7 @@ impl Trace {
         }
         Trace {
             devices: names,
+            times: (0..messages as u64).collect(),
             messages: trace,
         }
     }
@@ -128,10 +136,11 @@ struct Builder {
     places: HashMap<DeviceId, usize>,
     devices: Vec<DeviceId>,
     messages: Vec<(usize, usize)>,
+    times: Vec<u64>,
 }
 
 impl Builder {
-    fn message(&mut self, sender: DeviceId, recipient: DeviceId) {
+    fn message(&mut self, sender: DeviceId, recipient: DeviceId, time: u64) {
         let [sender, recipient] = [sender, recipient].map(|device| {
             *self.places.entry(device.clone()).or_insert_with(|| {
                 self.devices.push(device);
@@ -139,12 +148,14 @@ impl Builder {
             })
         });
         self.messages.push((sender, recipient));
+        self.times.push(time);
     }
 
     fn build(self) -> Trace {
         Trace {
             devices: self.devices,
             messages: self.messages,
+            times: self.times,
         }
     }
 }
@@ -166,6 +177,7 @@ mod tests {
         let trace = read("ann bob 5\nbob ann 5\nann cy 9\n").unwrap();
         assert_eq!(trace.devices().len(), 3);
         assert_eq!(trace.messages(), [(0, 1), (1, 0), (0, 2)]);
+        assert_eq!(trace.times(), [5, 5, 9]);
     }
 
     #[test]
