@@ -8,6 +8,7 @@
 //! | `table` | what comes out, for people; the JSON and the pictures are the load generator's |
 //!
 //! It deliberately measures nothing itself: that is `trunkline-load`'s.
+#![forbid(unsafe_code)]
 
 mod contender;
 mod table;
