@@ -210,6 +210,7 @@ impl Running {
             name: self.contender.to_string(),
             protocol: self.contender.protocol(),
             address: self.address,
+            also: Vec::new(),
             pid: Some(self.child.id()),
         }
     }

@@ -183,7 +183,7 @@ fn work<P: Protocol>(
     let tally = match plan.work {
         Work::Connects => connects::run(protocol, shared, target.address, part),
         Work::Closed { .. } | Work::Open { .. } | Work::Idle => {
-            Worker::new(protocol, plan, shared, target.address, part)?.run()
+            Worker::new(protocol, plan, shared, target, part)?.run()
         }
     }?;
     while !shared.looked.load(Relaxed) && !shared.is_failed() {

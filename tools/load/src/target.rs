@@ -1,4 +1,4 @@
-//! To whom the load goes.
+//! To whom the load goes. A cluster is a target as well: its connections are spread over several servers.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -14,8 +14,18 @@ pub struct Target {
     pub protocol: Kind,
     /// Where.
     pub address: SocketAddr,
+    /// Further servers of the same cluster: the connections go to all of them in turn.
+    pub also: Vec<SocketAddr>,
     /// Its process, on this host: whose time and memory are read.
     pub pid: Option<u32>,
+}
+
+impl Target {
+    /// Where connection `number` goes.
+    pub fn address_of(&self, number: usize) -> SocketAddr {
+        let place = number % (1 + self.also.len());
+        place.checked_sub(1).map_or(self.address, |place| self.also[place])
+    }
 }
 
 impl FromStr for Target {
@@ -28,7 +38,7 @@ impl FromStr for Target {
             Some((name, server)) => (Some(name), server),
             None => (None, server),
         };
-        let form = "use NAME=PROTOCOL:ADDRESS:PORT[,pid=PID]";
+        let form = "use NAME=PROTOCOL:ADDRESS:PORT[,also=ADDRESS:PORT][,pid=PID]";
         let (protocol, address) = server.split_once(':').ok_or(form)?;
         let kind: Kind = protocol.parse()?;
         let address = address
@@ -38,12 +48,20 @@ impl FromStr for Target {
             name: name.unwrap_or(protocol).to_owned(),
             protocol: kind,
             address,
+            also: Vec::new(),
             pid: None,
         };
         if target.name.is_empty() {
             return Err(form.to_owned());
         }
         for part in parts {
+            if let Some(also) = part.strip_prefix("also=") {
+                let also = also.parse();
+                target
+                    .also
+                    .push(also.map_err(|_| format!("{part:?} is no also=ADDRESS:PORT; {form}"))?);
+                continue;
+            }
             let pid = part.strip_prefix("pid=").and_then(|pid| pid.parse().ok());
             target.pid = Some(pid.ok_or_else(|| format!("{part:?} is no pid=PID; {form}"))?);
         }
@@ -62,11 +80,21 @@ mod tests {
             name: "ours".into(),
             protocol: Kind::Native,
             address: "127.0.0.1:7400".parse().unwrap(),
+            also: Vec::new(),
             pid: Some(123),
         };
         assert_eq!(target, expected);
         let target: Target = "floor:[::1]:9000".parse().unwrap();
         assert_eq!((target.name.as_str(), target.pid), ("floor", None));
+    }
+
+    #[test]
+    fn connections_go_to_the_servers_of_a_cluster_in_turn() {
+        let target: Target = "native:127.0.0.1:1,also=127.0.0.1:2,also=127.0.0.1:3,pid=4"
+            .parse()
+            .unwrap();
+        let ports: Vec<u16> = (0..5).map(|number| target.address_of(number).port()).collect();
+        assert_eq!(ports, [1, 2, 3, 1, 2]);
     }
 
     #[test]
@@ -78,6 +106,7 @@ mod tests {
             ("a=smtp:127.0.0.1:25", "smtp"),
             ("native:localhost", "localhost"),
             ("native:127.0.0.1:1,pid=x", "pid=x"),
+            ("native:127.0.0.1:1,also=x", "also=x"),
         ] {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -7,7 +7,6 @@
 //! that batches less would make a server look slower than it is.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::plan::{Plan, Work};
 use crate::protocol::{Heard, Message, Protocol};
 use crate::shared::{Counts, Shared};
 use crate::stamp::Stamp;
+use crate::target::Target;
 
 /// What one worker found.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct Worker<'a, P> {
     protocol: &'a P,
     plan: &'a Plan,
     shared: &'a Shared,
-    address: SocketAddr,
+    target: &'a Target,
     part: Part,
     poll: Poll,
     peers: Vec<Peer>,
@@ -107,7 +107,7 @@ impl<'a, P: Protocol> Worker<'a, P> {
         protocol: &'a P,
         plan: &'a Plan,
         shared: &'a Shared,
-        address: SocketAddr,
+        target: &'a Target,
         part: Part,
     ) -> Result<Worker<'a, P>, Error> {
         let count = match plan.work {
@@ -135,7 +135,7 @@ impl<'a, P: Protocol> Worker<'a, P> {
             protocol,
             plan,
             shared,
-            address,
+            target,
             part,
             poll: Poll::new().map_err(Error::system("epoll"))?,
             peers: Vec::with_capacity(part.connections),
@@ -187,7 +187,9 @@ impl<'a, P: Protocol> Worker<'a, P> {
             // No more greetings under way than any server's backlog holds.
             while self.peers.len() < self.part.connections && self.peers.len() - welcomed < GREETINGS {
                 let index = self.peers.len();
-                let mut connection = Connection::open(self.address, self.part.first + index, &self.poll, Token(index))?;
+                let number = self.part.first + index;
+                let address = self.target.address_of(number);
+                let mut connection = Connection::open(address, number, &self.poll, Token(index))?;
                 self.protocol
                     .greet((self.part.first + index) as u32, &mut connection.out);
                 self.peers.push(Peer {
@@ -341,7 +343,7 @@ impl<'a, P: Protocol> Worker<'a, P> {
                 Ok(())
             }
             Err(why) => Err(Error::Closed {
-                address: self.address,
+                address: self.target.address,
                 why,
             }),
         }
@@ -414,7 +416,7 @@ impl<'a, P: Protocol> Worker<'a, P> {
             let peer = &mut self.peers[index as usize];
             peer.listed = false;
             let sends = peer.connection.flush().map_err(|error| Error::Closed {
-                address: self.address,
+                address: self.target.address,
                 why: error.to_string(),
             })?;
             self.state.counts.sends += sends;

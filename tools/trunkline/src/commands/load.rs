@@ -34,7 +34,8 @@ The closed loop's latency is mostly waiting behind its own messages; for latency
 message was meant to be sent."
 )]
 pub struct Args {
-    /// A server: NAME=PROTOCOL:ADDRESS:PORT[,pid=PID], PROTOCOL being native, floor, nats, redis or mqtt. Several are loaded in turn.
+    /// A server: NAME=PROTOCOL:ADDRESS:PORT[,also=ADDRESS:PORT][,pid=PID], PROTOCOL being native, floor, nats, redis or mqtt; with `also`
+    /// a cluster's several servers. Several targets are loaded in turn.
     #[arg(long = "target", value_name = "TARGET", conflicts_with_all = ["server", "pid"])]
     targets: Vec<Target>,
     /// A Trunkline server's device port, if no target is named.
@@ -129,6 +130,7 @@ impl Args {
             name: Kind::Native.name().into(),
             protocol: Kind::Native,
             address: self.server,
+            also: Vec::new(),
             pid: self.pid,
         }]
     }
