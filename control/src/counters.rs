@@ -62,6 +62,12 @@ counters! {
     assignments,
     /// Of these, how many later than the initial interval allows.
     assignments_late,
+    /// Moves between regions that were begun.
+    moves_begun,
+    /// Moves that came to their end.
+    moves_done,
+    /// Moves that were given up.
+    moves_aborted,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! A failed commit ends a `Logic`: the caller drops it and makes another from what the store holds.
 
 mod join;
+mod moves;
 mod operator;
 mod upkeep;
 
@@ -30,6 +31,7 @@ use crate::counters::Counters;
 use crate::history::History;
 use crate::membership::{LEASE, Leases};
 use crate::publication::{Nack, Publication};
+use crate::state::moves::Mover;
 use crate::state::{Change, Key, Region, State};
 use crate::store::{Batch, Records, StoreError};
 
@@ -97,6 +99,7 @@ pub enum Effect {
 /// Effects, in order.
 pub type Outbox = Vec<Effect>;
 
+pub use self::moves::SHARE_WHOLE;
 pub use self::operator::backup_answer;
 
 /// The control plane's decisions. See the module's text.
@@ -113,6 +116,9 @@ pub struct Logic {
     online: BTreeMap<NodeId, Online>,
     /// Devices that were enrolled and have no region yet, by when they are due.
     pending: BTreeSet<(Instant, DeviceKey)>,
+    /// Devices that are to move to the region that they were enrolled in, with the next batch, and since when.
+    enrolling: Vec<Mover>,
+    enrolling_since: Option<Now>,
     /// How many devices each region was given by enrolment.
     devices_by_region: BTreeMap<RegionId, usize>,
     /// The first of them is due, and there is no region to give.
@@ -149,6 +155,8 @@ struct Online {
     sessions: u64,
     /// It sends its devices elsewhere.
     draining: bool,
+    /// The version of the map that it has settled; said anew in each session.
+    settled: u64,
 }
 
 /// Changes that are not on disk yet.
@@ -203,6 +211,8 @@ impl Logic {
             online: BTreeMap::new(),
             pending: BTreeSet::new(),
             pending_blocked: false,
+            enrolling: Vec::new(),
+            enrolling_since: None,
             devices_by_region: BTreeMap::new(),
             settle: None,
             staged: None,
@@ -221,6 +231,13 @@ impl Logic {
         let members: Vec<_> = logic.state.members().map(|(node, _)| node).collect();
         members.into_iter().for_each(|node| logic.leases.renew(now.at, node));
         for (key, device) in &logic.state.devices {
+            if logic.move_of_device(*key).is_some() {
+                // Its region follows from the move.
+                if let Some((region, _)) = device.assigned {
+                    *logic.devices_by_region.entry(region).or_default() += 1;
+                }
+                continue;
+            }
             match device.assigned {
                 Some((region, _)) => *logic.devices_by_region.entry(region).or_default() += 1,
                 None => {
@@ -314,6 +331,7 @@ impl Logic {
                 self.publication.request(from);
                 self.publish_to(now.at, from, out);
             }
+            (Role::Member(node), NodeFrame::MapSettled(settled)) => self.map_settled(now, node, settled.version),
             (Role::Member(node), NodeFrame::Leave(_)) => self.leave(now, node),
             (_, NodeFrame::LinkHello(_) | NodeFrame::LinkProof(_))
             | (Role::Joining | Role::Member(_), NodeFrame::Join(_))
@@ -324,6 +342,7 @@ impl Logic {
                 | NodeFrame::MapAck(_)
                 | NodeFrame::MapNack(_)
                 | NodeFrame::MapRequest(_)
+                | NodeFrame::MapSettled(_)
                 | NodeFrame::Leave(_),
             ) => fail(
                 out,
@@ -372,9 +391,11 @@ impl Logic {
     /// # Errors
     /// If they make no map: a defect of ours, or a cluster at a limit that was not checked. Start anew.
     pub fn take_batch(&mut self, now: Instant) -> Result<Option<Batch>, MapError> {
-        let Some(staged) = self.staged.as_mut().filter(|staged| staged.due <= now) else {
+        if self.staged.as_ref().is_none_or(|staged| staged.due > now) {
             return Ok(None);
-        };
+        }
+        self.flush_enrolling();
+        let staged = self.staged.as_mut().expect("it was just found");
         let before = self.publication.id();
         let contents = if staged.visible { self.state.contents() } else { None };
         let map = match contents {
@@ -399,7 +420,7 @@ impl Logic {
     ///
     /// # Panics
     /// If no batch was taken.
-    pub fn committed(&mut self, now: Instant, out: &mut Outbox) {
+    pub fn committed(&mut self, now: Now, out: &mut Outbox) {
         self.counters.commits += 1;
         let staged = self.staged.take().expect("a batch was taken");
         let map = staged.taken.expect("a batch was taken");
@@ -410,16 +431,16 @@ impl Logic {
         }
         for waiting in staged.waiting {
             match waiting {
-                Waiting::Join { connection, node, held } => self.joined(now, connection, node, held, out),
+                Waiting::Join { connection, node, held } => self.joined(now.at, connection, node, held, out),
                 Waiting::Operator {
                     connection,
                     request,
                     answer,
-                } => self.answer(connection, request, answer, out),
+                } => self.answer(now, connection, request, answer, out),
             }
         }
         for connection in self.publication.connections() {
-            self.publish_to(now, connection, out);
+            self.publish_to(now.at, connection, out);
         }
     }
 
@@ -451,6 +472,7 @@ impl Logic {
                 connection,
                 sessions: 0,
                 draining: false,
+                settled: 0,
             },
         );
         self.publication.subscribe(connection, node, held);
@@ -497,7 +519,10 @@ impl Logic {
 
     fn add_region(&mut self, now: Now, name: String, weight: u32) -> RegionId {
         let highest = self.state.regions.last_key_value().map_or(0, |(id, _)| id.0);
-        let id = RegionId(highest + 1);
+        // A number is never used twice: nodes may still know it.
+        let id = RegionId(highest.max(self.state.region_highest) + 1);
+        self.state.region_highest = id.0;
+        self.stage(now.at).touched.insert(Key::Meta);
         info!(region = %id, name, weight, "a new region");
         self.change(now.at, Change::Region(id, Some(Region { name, weight })));
         id

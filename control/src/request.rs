@@ -26,7 +26,7 @@ pub enum Request {
         #[serde(default)]
         region: Option<String>,
     },
-    /// Takes a device's override back: it belongs to its slot's region again, at once and without hand-over.
+    /// Takes a device's override back: it belongs to its slot's region again. A move, unless that is the region that it is in.
     Unenroll {
         /// The device's id.
         device: String,
@@ -38,8 +38,6 @@ pub enum Request {
         /// Its share of the slots, against the others'.
         weight: u32,
     },
-    /// Spreads the slots over the regions by weight: as few move as possible, at once and without hand-over.
-    Rebalance,
     /// Has a node send its devices elsewhere and let none in, until that is undone or the node starts anew.
     Drain {
         /// Its id or its name.
@@ -50,6 +48,42 @@ pub enum Request {
         /// Let devices in again.
         #[serde(default)]
         undo: bool,
+    },
+    /// Spreads the slots over the regions by weight: as few move as possible. A move.
+    Rebalance {
+        /// Only says what would move.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Moves something to another region, without a gap.
+    Move {
+        /// What.
+        what: What,
+        /// The region's name.
+        to: String,
+        /// Only says what would move.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// All moves that are not over, and the latest that are.
+    Moves,
+    /// How one move stands.
+    MoveState {
+        /// Its number.
+        id: u32,
+    },
+    /// Gives up a move that has not switched yet.
+    AbortMove {
+        /// Its number.
+        id: u32,
+    },
+    /// Moves all that a region has to the others, then removes it.
+    RemoveRegion {
+        /// The region's name.
+        name: String,
+        /// Only says what would move.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// Takes a node out of the map.
     RemoveNode {
@@ -68,6 +102,28 @@ pub enum Request {
     Where {
         /// The device's id.
         device: String,
+    },
+}
+
+/// What is to move.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum What {
+    /// One device, by its id. It is enrolled by that.
+    Device(String),
+    /// All devices without an override in these slots.
+    Slots {
+        /// The first slot.
+        first: u16,
+        /// The last slot.
+        last: u16,
+    },
+    /// A share of the slots of one region.
+    Share {
+        /// The region's name.
+        from: String,
+        /// How many of its slots, in ten-thousandths.
+        share: u32,
     },
 }
 
@@ -118,7 +174,23 @@ mod tests {
             parse(r#"{"op":"remove-node","node":3,"force":true}"#),
             Ok(Request::RemoveNode { node, force: true })
         );
-        assert_eq!(parse(r#"{"op":"rebalance"}"#), Ok(Request::Rebalance));
+        assert_eq!(
+            parse(r#"{"op":"rebalance"}"#),
+            Ok(Request::Rebalance { dry_run: false })
+        );
+        let what = What::Share {
+            from: "eu".into(),
+            share: 2_500,
+        };
+        assert_eq!(
+            parse(r#"{"op":"move","what":{"share":{"from":"eu","share":2500}},"to":"us"}"#),
+            Ok(Request::Move {
+                what,
+                to: "us".into(),
+                dry_run: false
+            })
+        );
+        assert_eq!(parse(r#"{"op":"abort-move","id":3}"#), Ok(Request::AbortMove { id: 3 }));
     }
 
     #[test]

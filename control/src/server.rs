@@ -22,7 +22,12 @@ use trunkline_net::driver::{BufferGroup, Completion, Driver, ListenerId, Receive
 use trunkline_net::outbuf::Spares;
 use trunkline_net::table::ConnectionTable;
 use trunkline_wire::auth::ClusterKeys;
+use trunkline_wire::codec::Tail;
+use trunkline_wire::control::{Admin, NodeFrame};
 use trunkline_wire::device::ErrorCode;
+use trunkline_wire::handshake::Peer;
+use trunkline_wire::id::{Incarnation, NodeId};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::time::Instant;
 
 pub use self::connection::Random;
@@ -111,6 +116,27 @@ impl<D: Driver, S: Store> Server<D, S> {
         let bound = self.driver.listen(address, LISTENER)?;
         info!(%bound, "the control plane listens");
         Ok(bound)
+    }
+
+    /// Takes in an operator's request that comes from this process. Nobody is told the answer: see what it did by [`Server::logic`].
+    pub fn ask(&mut self, json: &[u8]) {
+        let (now, inside) = (self.now(), ConnectionId(u64::MAX));
+        let mut out = Outbox::new();
+        if let Some(logic) = &mut self.logic {
+            let request = NodeFrame::Admin(Admin {
+                request: 0,
+                json: Tail(json),
+            });
+            let peer = Peer {
+                node: NodeId::NONE,
+                incarnation: Incarnation(0),
+                version: VERSION_MAX,
+            };
+            logic.handle(now, inside, Input::Opened(peer), &mut out);
+            logic.handle(now, inside, Input::Frame(request), &mut out);
+            logic.handle(now, inside, Input::Closed, &mut out);
+        }
+        self.carry_out(out);
     }
 
     /// Wakes [`Server::turn`] from another thread.
@@ -324,10 +350,7 @@ impl<D: Driver, S: Store> Server<D, S> {
         logic.tick(now, &mut out);
         let committed = match logic.take_batch(now.at) {
             Ok(None) => Ok(()),
-            Ok(Some(batch)) => self
-                .store
-                .commit(&batch)
-                .map(|()| logic.committed(self.driver.now(), &mut out)),
+            Ok(Some(batch)) => self.store.commit(&batch).map(|()| logic.committed(now, &mut out)),
             Err(error) => Err(StoreError::Failed(format!("the changes make no map: {error}"))),
         };
         self.carry_out(out);

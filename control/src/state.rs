@@ -5,6 +5,7 @@
 //! new version of the map is due ([`Applied::visible`]).
 
 mod encoding;
+pub mod moves;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use trunkline_wire::map::{self, Contents, Roles, SLOTS};
 
 pub use self::encoding::Key;
 pub(crate) use self::encoding::{put_changes, take_changes};
+pub use self::moves::Move;
 use crate::store::{Batch, Records, StoreError};
 
 /// The region of each slot.
@@ -32,10 +34,14 @@ pub struct State {
     pub slots: Option<Slots>,
     /// All nodes that are known: members, and those that left and may return.
     pub nodes: BTreeMap<NodeId, Node>,
-    /// All regions. None is ever removed.
+    /// The highest region id that was ever given.
+    pub region_highest: u16,
+    /// All regions.
     pub regions: BTreeMap<RegionId, Region>,
     /// All devices that were enrolled.
     pub devices: BTreeMap<DeviceKey, Device>,
+    /// Moves that are under way, and the latest that are over, by their numbers.
+    pub moves: BTreeMap<u32, Move>,
 }
 
 /// A node that joined once.
@@ -92,6 +98,8 @@ pub enum Change {
     Region(RegionId, Option<Region>),
     /// A device.
     Device(DeviceKey, Option<Device>),
+    /// A move.
+    Move(u32, Option<Move>),
 }
 
 /// What applying a [`Change`] did.
@@ -117,11 +125,13 @@ impl State {
         let nodes = self.nodes.keys().map(|id| Key::Node(*id));
         let regions = self.regions.keys().map(|id| Key::Region(*id));
         let devices = self.devices.keys().map(|key| Key::Device(*key));
+        let moves = self.moves.keys().map(|id| Key::Move(*id));
         let keys: BTreeSet<Key> = [Key::Meta, Key::Slots]
             .into_iter()
             .chain(nodes)
             .chain(regions)
             .chain(devices)
+            .chain(moves)
             .collect();
         let batch = self.batch(&keys);
         batch
@@ -172,6 +182,13 @@ impl State {
                 let undo = Change::Device(key, old);
                 Applied { undo, visible }
             }
+            Change::Move(id, moved) => {
+                let old = self.moves.remove(&id);
+                let visible = Move::differs(old.as_ref(), moved.as_ref());
+                self.moves.extend(moved.map(|moved| (id, moved)));
+                let undo = Change::Move(id, old);
+                Applied { undo, visible }
+            }
         }
     }
 
@@ -200,13 +217,15 @@ impl State {
             .devices
             .iter()
             .filter_map(|(key, device)| Some((*key, device.assigned?.0)));
-        Some(Contents {
+        let mut contents = Contents {
             slots,
             overrides: overrides.collect(),
             regions: regions.collect(),
             nodes,
             ..Contents::default()
-        })
+        };
+        self.moves.values().for_each(|moved| moved.show(&mut contents));
+        Some(contents)
     }
 
     /// The nodes that are in the map.
@@ -318,6 +337,25 @@ pub(crate) mod tests {
                 ),
             ]),
             devices: BTreeMap::from([(DeviceKey(1 << 100), device), (DeviceKey(2), waiting)]),
+            region_highest: 5,
+            moves: BTreeMap::from([(3, moving())]),
+        }
+    }
+
+    fn moving() -> Move {
+        Move {
+            stage: moves::Stage::Both,
+            since: 9,
+            slots: vec![moves::Run {
+                first: 17,
+                last: 17,
+                from: RegionId(2),
+                to: RegionId(1),
+            }],
+            devices: Vec::new(),
+            retire: None,
+            asked_ms: 8,
+            stage_ms: 8,
         }
     }
 
@@ -354,6 +392,8 @@ pub(crate) mod tests {
                 }),
             ),
             Change::Device(DeviceKey(2), None),
+            Change::Move(3, None),
+            Change::Move(4, Some(moving())),
         ] {
             undo.push(state.apply(change).undo);
         }

@@ -19,6 +19,7 @@ use crate::assignment;
 use crate::config::{check_name, check_weight};
 use crate::membership::Lease;
 use crate::request::{NodeRef, Request};
+use crate::state::moves::Then;
 use crate::state::{Change, Device};
 use crate::store::StoreError;
 
@@ -30,7 +31,7 @@ const REGIONS_SHOWN_MAX: usize = 128;
 const _: () = assert!(PAGE_BYTES + REGIONS_SHOWN_MAX * 300 + 8192 < CONTROL_BODY_BYTES_MAX);
 
 /// The text of a refusal.
-type Refused = String;
+pub(super) type Refused = String;
 
 /// What to say when the changes are on disk.
 #[derive(Debug)]
@@ -39,10 +40,12 @@ pub(super) enum Answer {
     Done(Value),
     /// Where the device stands then.
     Device(DeviceKey),
+    /// How the move stands then.
+    Move(u32),
 }
 
 /// What follows from a request.
-enum Reply {
+pub(super) enum Reply {
     Now(Value),
     /// When what is staged is on disk.
     Committed(Answer),
@@ -78,7 +81,7 @@ impl Logic {
                     answer,
                 }),
                 // It was so before.
-                None => self.answer(from, request, answer, out),
+                None => self.answer(now, from, request, answer, out),
             },
             Err(error) => {
                 self.counters.requests_refused += 1;
@@ -88,10 +91,15 @@ impl Logic {
     }
 
     /// The changes are on disk.
-    pub(super) fn answer(&mut self, to: ConnectionId, request: u32, what: Answer, out: &mut Outbox) {
+    pub(super) fn answer(&mut self, now: Now, to: ConnectionId, request: u32, what: Answer, out: &mut Outbox) {
         let mut value = match what {
             Answer::Done(value) => value,
             Answer::Device(key) => self.device(key),
+            Answer::Move(id) => {
+                let mut value = self.move_json(now, id);
+                value["moved"] = value["slots"].clone();
+                value
+            }
         };
         value["version"] = self.version().into();
         self.send_answer(to, answer(request, Ok(value)), out);
@@ -118,8 +126,13 @@ impl Logic {
             Request::Enroll { device, region } => self.enroll(now, &device, region.as_deref()),
             Request::Unenroll { device } => self.unenroll(now, &device),
             Request::Region { name, weight } => self.set_region(now, name, weight),
-            Request::Rebalance => self.rebalance(now),
             Request::Drain { node, rate, undo } => self.drain(&node, rate, undo, out),
+            Request::Rebalance { dry_run } => self.rebalance(now, dry_run),
+            Request::Move { what, to, dry_run } => self.move_what(now, &what, &to, dry_run),
+            Request::Moves => Ok(Reply::Now(self.show_moves(now))),
+            Request::MoveState { id } => self.show_move(now, id).map(Reply::Now),
+            Request::AbortMove { id } => self.abort_move(now, id),
+            Request::RemoveRegion { name, dry_run } => self.remove_region(now, &name, dry_run),
             Request::RemoveNode { node, force } => self.remove_node(now, &node, force, out),
             Request::Backup { path } => {
                 if !path.starts_with('/') {
@@ -133,7 +146,7 @@ impl Logic {
         }
     }
 
-    fn key_of(&self, device: &str) -> Result<DeviceKey, Refused> {
+    pub(super) fn key_of(&self, device: &str) -> Result<DeviceKey, Refused> {
         let id = IdRef::new(device).map_err(|error| error.to_string())?;
         Ok(self.keys.device_key(id))
     }
@@ -144,12 +157,25 @@ impl Logic {
             None => None,
             Some(name) => Some(self.state.region_named(name).ok_or_else(|| self.unknown_region(name))?),
         };
+        if let Some((id, mover)) = self
+            .move_of_device(key)
+            .filter(|(_, mover)| mover.then == Then::Removed)
+        {
+            let to = self.region_name(mover.to);
+            return Err(format!(
+                "the device `{device}` goes back to region `{to}` in move {id}: wait for it, or abort it"
+            ));
+        }
+        if let Some(region) = wanted.filter(|region| self.is_retiring(*region)) {
+            let region = self.region_name(region);
+            return Err(format!("the region `{region}` is being removed: choose another"));
+        }
         if let Some(known) = self.state.devices.get(&key) {
             let has = known.assigned.map(|(region, _)| region).or(known.wanted);
             if let Some(has) = has.filter(|has| wanted.is_some_and(|wanted| wanted != *has)) {
                 let has = self.region_name(has);
                 return Err(format!(
-                    "the device `{device}` is enrolled in region `{has}`: unenroll it first"
+                    "the device `{device}` is enrolled in region `{has}`: move it with `move`, or unenroll it first"
                 ));
             }
             return Ok(Reply::Committed(Answer::Device(key)));
@@ -177,14 +203,22 @@ impl Logic {
         let Some(record) = self.state.devices.get(&key) else {
             return Err(format!("the device `{device}` is not enrolled"));
         };
-        if let Some((region, _)) = record.assigned {
-            *self
-                .devices_by_region
-                .get_mut(&region)
-                .expect("counted when it was assigned") -= 1;
+        if let Some((id, _)) = self.move_of_device(key) {
+            return Err(format!(
+                "the device `{device}` is on its way in move {id}: wait for it, or abort it"
+            ));
         }
-        self.pending.retain(|(_, pending)| *pending != key);
-        self.change(now.at, Change::Device(key, None));
+        if self.is_enrolling(key) {
+            return Err(format!(
+                "the device `{device}` is being enrolled: try again in a moment"
+            ));
+        }
+        if let Some((region, _)) = record.assigned
+            && self.region_of_slot(key).is_some_and(|by_slot| by_slot != region)
+        {
+            return self.unenroll_moving(now, key, region);
+        }
+        self.remove_device(now, key);
         Ok(Reply::Committed(Answer::Done(
             json!({ "device": device, "key": key.to_string() }),
         )))
@@ -210,21 +244,6 @@ impl Logic {
         let note = "slots move with the next rebalance";
         let done = json!({ "region": name, "id": id.0, "weight": weight, "note": note });
         Ok(Reply::Committed(Answer::Done(done)))
-    }
-
-    fn rebalance(&mut self, now: Now) -> Result<Reply, Refused> {
-        let Some(before) = self.state.slots.clone() else {
-            return Err("the slots are not assigned yet: the first regions have to join".into());
-        };
-        let Some(after) = assignment::spread(Some(&before), &self.weights()) else {
-            return Err("no region with an instance has a weight above 0: set one with `region`".into());
-        };
-        let moved = assignment::moved(&before, &after);
-        if moved > 0 {
-            self.change(now.at, Change::Slots(Some(after)));
-        }
-        info!(moved, "slots are spread anew");
-        Ok(Reply::Committed(Answer::Done(json!({ "moved": moved }))))
     }
 
     fn find_node(&self, node: &NodeRef) -> Result<NodeId, Refused> {
@@ -355,6 +374,7 @@ impl Logic {
             "members": self.state.members().count(),
             "devices_enrolled": self.state.devices.len(),
             "devices_pending": self.pending.len(),
+            "moves_open": self.open_moves(),
             "held": self.held.iter().take(64).map(|node| node.0).collect::<Vec<_>>(),
             "nodes": page.entries,
             "next": page.next,
@@ -406,6 +426,7 @@ impl Logic {
             }
         }
         let mut value = json!({
+            "moves_open": self.open_moves(),
             "version": map.id().version,
             "lineage": format!("{:016x}", map.id().lineage),
             "digest": map.id().digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
@@ -433,6 +454,7 @@ impl Logic {
             "key": key.to_string(),
             "slot": key.slot(),
             "region": self.region_name(region),
+            "region_also": map.region_also(key).map(|region| self.region_name(region)),
             "by": if enrolled.is_some_and(|device| device.assigned.is_some()) { "enrolment" } else { "slot" },
             "instances": instances.collect::<Vec<_>>(),
             "version": map.id().version,
@@ -456,16 +478,17 @@ impl Logic {
             "key": key.to_string(),
             "region": device.assigned.map(|(region, _)| self.region_name(region)),
             "enrolled_ms": device.enrolled_ms,
+            "move": self.move_of_device(key).map(|(id, _)| id),
             "assigned_ms": device.assigned.map(|(_, at_ms)| at_ms),
             "assign_by_ms": device.enrolled_ms + interval_max_ms,
         })
     }
 
-    fn region_name(&self, region: RegionId) -> &str {
+    pub(super) fn region_name(&self, region: RegionId) -> &str {
         self.state.regions.get(&region).map_or("?", |region| &region.name)
     }
 
-    fn unknown_region(&self, name: &str) -> Refused {
+    pub(super) fn unknown_region(&self, name: &str) -> Refused {
         let names: BTreeSet<&str> = self.state.regions.values().map(|region| &region.name[..]).collect();
         let shown: Vec<&str> = names.into_iter().take(8).collect();
         format!("there is no region `{name}`; there are: {}", shown.join(", "))

@@ -12,6 +12,7 @@ use crate::assignment::{self, Weights};
 use crate::config::SETTLE;
 use crate::membership::{Due, GRACE, LEASE};
 use crate::state::Change;
+use crate::state::moves::{Mover, Then};
 
 impl Logic {
     /// Does what time asks for.
@@ -19,6 +20,7 @@ impl Logic {
         self.spread_initially(now);
         self.assign_pending(now);
         self.expire(now, out);
+        self.advance_moves(now);
         for (connection, node) in self.publication.overdue(now.at) {
             let text = format!("node {node} has not answered an offered map in time; join again");
             self.publication.unsubscribe(connection);
@@ -124,7 +126,7 @@ impl Logic {
             if due > now.at {
                 return;
             }
-            if !self.assign(now, key) {
+            if !self.may_move_devices() || !self.assign(now, key) {
                 self.pending_blocked = true;
                 return;
             }
@@ -134,7 +136,7 @@ impl Logic {
 
     /// Gives an enrolled device its region. False if there is no region to give.
     fn assign(&mut self, now: Now, key: DeviceKey) -> bool {
-        let Some(mut device) = self.state.devices.get(&key).cloned() else {
+        let Some(device) = self.state.devices.get(&key).cloned() else {
             return true;
         };
         let chosen = device
@@ -152,9 +154,17 @@ impl Logic {
                 "assigned later than `initial_interval` allows: no region was there, or control was not"
             );
         }
-        device.assigned = Some((region, now.wall_ms));
-        *self.devices_by_region.entry(region).or_default() += 1;
-        self.change(now.at, Change::Device(key, Some(device)));
+        self.assign_to(now, key, Some(region));
+        if let Some(from) = self.region_of_slot(key).filter(|from| *from != region) {
+            // It may be connected already.
+            self.enrolling_since.get_or_insert(now);
+            self.enrolling.push(Mover {
+                key,
+                from,
+                to: region,
+                then: Then::Made,
+            });
+        }
         true
     }
 

@@ -14,7 +14,7 @@ use crate::store::{Records, StoreError};
 /// Names one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// Lineage, version, highest node id.
+    /// Lineage, version, highest node id, highest region id.
     Meta,
     /// The region of each slot.
     Slots,
@@ -24,6 +24,8 @@ pub enum Key {
     Region(RegionId),
     /// A device.
     Device(DeviceKey),
+    /// A move.
+    Move(u32),
     /// A step back from this version ([`crate::history`]).
     Step(u64),
 }
@@ -37,6 +39,7 @@ impl Key {
             Key::Node(id) => (b'n', &id.0.to_be_bytes()),
             Key::Region(id) => (b'r', &id.0.to_be_bytes()),
             Key::Device(key) => (b'd', &key.0.to_be_bytes()),
+            Key::Move(id) => (b'v', &id.to_be_bytes()),
             Key::Step(version) => (b'h', &version.to_be_bytes()),
         };
         [&[letter], number].concat()
@@ -49,6 +52,7 @@ impl Key {
             b'm' if number.is_empty() => Key::Meta,
             b's' if number.is_empty() => Key::Slots,
             b'n' => Key::Node(NodeId(u32::from_be_bytes(number.try_into().ok()?))),
+            b'v' => Key::Move(u32::from_be_bytes(number.try_into().ok()?)),
             b'r' => Key::Region(RegionId(u16::from_be_bytes(number.try_into().ok()?))),
             b'd' => Key::Device(DeviceKey(u128::from_be_bytes(number.try_into().ok()?))),
             b'h' => Key::Step(u64::from_be_bytes(number.try_into().ok()?)),
@@ -63,6 +67,7 @@ impl Key {
             Change::Node(id, _) => Key::Node(*id),
             Change::Region(id, _) => Key::Region(*id),
             Change::Device(key, _) => Key::Device(*key),
+            Change::Move(id, _) => Key::Move(*id),
         }
     }
 }
@@ -75,12 +80,14 @@ pub(super) fn value_of(state: &State, key: Key) -> Option<Vec<u8>> {
             state.lineage.put(&mut out);
             state.version.put(&mut out);
             state.node_highest.put(&mut out);
+            state.region_highest.put(&mut out);
             Some(out)
         }
         Key::Slots => state.slots.as_ref().map(written),
         Key::Node(id) => state.nodes.get(&id).map(written),
         Key::Region(id) => state.regions.get(&id).map(written),
         Key::Device(key) => state.devices.get(&key).map(written),
+        Key::Move(id) => state.moves.get(&id).map(written),
         Key::Step(_) => unreachable!("steps belong to the history"),
     }
 }
@@ -103,11 +110,14 @@ fn take_record(state: &mut State, key: Key, reader: &mut Reader<'_>) -> Result<(
             state.lineage = reader.u64()?;
             state.version = reader.u64()?;
             state.node_highest = reader.u32()?;
+            // A store that was made before regions could be removed has none.
+            state.region_highest = if reader.remaining() > 0 { reader.u16()? } else { 0 };
         }
         Key::Slots => state.slots = Some(take(reader)?),
         Key::Node(id) => drop(state.nodes.insert(id, take(reader)?)),
         Key::Region(id) => drop(state.regions.insert(id, take(reader)?)),
         Key::Device(key) => drop(state.devices.insert(key, take(reader)?)),
+        Key::Move(id) => drop(state.moves.insert(id, take(reader)?)),
         // The history reads these.
         Key::Step(_) => drop(reader.rest()),
     }
@@ -126,6 +136,7 @@ pub(crate) fn put_changes(changes: &[Change], out: &mut Vec<u8>) {
             Change::Node(_, value) => put_option(value, out),
             Change::Region(_, value) => put_option(value, out),
             Change::Device(_, value) => put_option(value, out),
+            Change::Move(_, value) => put_option(value, out),
         }
     }
 }
@@ -142,6 +153,7 @@ pub(crate) fn take_changes(reader: &mut Reader<'_>) -> Result<Vec<Change>, Decod
             Key::Node(id) => Change::Node(id, take_option(reader)?),
             Key::Region(id) => Change::Region(id, take_option(reader)?),
             Key::Device(key) => Change::Device(key, take_option(reader)?),
+            Key::Move(id) => Change::Move(id, take_option(reader)?),
             Key::Meta | Key::Step(_) => return Err(DecodeError::Value("record key")),
         });
     }
@@ -149,7 +161,7 @@ pub(crate) fn take_changes(reader: &mut Reader<'_>) -> Result<Vec<Change>, Decod
 }
 
 /// A value of a record. Not [`Field`], which is the wire's.
-trait Value: Sized {
+pub(super) trait Value: Sized {
     fn put(&self, out: &mut Vec<u8>);
     fn take(reader: &mut Reader<'_>) -> Result<Self, DecodeError>;
 }

@@ -41,6 +41,27 @@ pub enum ShardEvent {
         /// Wait until the own map has at least this version.
         map_version: u64,
     },
+    /// A shard is about to use this version of the map; what it says from here on may follow from it.
+    MapApplying {
+        /// Which shard.
+        shard: ShardId,
+        /// The version.
+        version: u64,
+    },
+    /// A shard uses this version of the map, and has registered what it asks for.
+    MapApplied {
+        /// Which shard.
+        shard: ShardId,
+        /// The version.
+        version: u64,
+    },
+    /// A shard has taken what another node said before it announced this version of the map; told to the owner of the link.
+    VersionTaken {
+        /// The other node.
+        node: NodeId,
+        /// The version that it announced.
+        version: u64,
+    },
     /// One shard of this instance has taken all of a sync stream; told to the owner of the link.
     SyncTaken {
         /// The connection server.

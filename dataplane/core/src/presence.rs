@@ -2,7 +2,7 @@
 //!
 //! A join semilattice: per device the highest epoch wins, so that order, repetition and the choice of instance don't matter.
 //! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`]. A late record of what its server removed changes
-//! nothing; what was dropped because its server was away may come back with it.
+//! nothing; what was dropped because its server was away, or didn't name it, may come back with it.
 
 use std::collections::VecDeque;
 
@@ -11,6 +11,9 @@ use trunkline_wire::time::Instant;
 
 use crate::constants::TOMBSTONE;
 use trunkline_wire::keyed::KeyMap;
+
+/// The stream of a session that only another instance has told of. Real ones count up from the start's number.
+const RELAYED: u64 = u64::MAX;
 
 /// Where the devices of one region are.
 #[derive(Debug, Default)]
@@ -98,6 +101,24 @@ impl Presence {
         }
     }
 
+    /// As [`Presence::register`], of a session that another instance tells of: in no stream of its server's.
+    pub fn register_relayed(&mut self, device: DeviceKey, epoch: Epoch) -> Registration {
+        match self.entries.get(&device) {
+            // Its server may have named it itself.
+            Some(entry) if entry.epoch == epoch => Registration::Repeated,
+            Some(_) | None => self.register(device, epoch, RELAYED),
+        }
+    }
+
+    /// The session belongs to another region now, and lives on: exactly this epoch is removed, without a tombstone.
+    pub fn withdraw(&mut self, device: DeviceKey, epoch: Epoch) -> bool {
+        let known = self.find(device) == Some(epoch);
+        if known {
+            self.entries.remove(&device);
+        }
+        known
+    }
+
     /// A session is no more: removes exactly this epoch. Returns whether it was there.
     pub fn unregister(&mut self, now: Instant, device: DeviceKey, epoch: Epoch) -> bool {
         self.remove(now, device, Removed { epoch, ended: true })
@@ -124,7 +145,18 @@ impl Presence {
     /// Drops the sessions at `node` that were not named in its stream `sync`; with `None` all of them, which it may name again when it
     /// is back. Returns how many.
     pub fn drop_unnamed(&mut self, now: Instant, node: NodeId, sync: Option<u64>) -> usize {
-        let unnamed = |entry: &Entry| entry.epoch.node == node && sync.is_none_or(|sync| entry.sync != sync);
+        self.drop_where(now, node, |entry| sync.is_none_or(|sync| entry.sync != sync))
+    }
+
+    /// As [`Presence::drop_unnamed`], but for what other instances have told of: by the server's older map it belongs to their region,
+    /// and is named to them.
+    pub fn drop_unnamed_but_relayed(&mut self, now: Instant, node: NodeId, sync: u64) -> usize {
+        let unnamed = |entry: &Entry| entry.sync != sync && entry.sync != RELAYED;
+        self.drop_where(now, node, unnamed)
+    }
+
+    fn drop_where(&mut self, now: Instant, node: NodeId, of: impl Fn(&Entry) -> bool) -> usize {
+        let unnamed = |entry: &Entry| entry.epoch.node == node && of(entry);
         let mut dropped: Vec<(DeviceKey, Epoch)> = Vec::new();
         dropped.extend(
             self.entries
@@ -133,8 +165,8 @@ impl Presence {
                 .map(|(key, entry)| (*key, entry.epoch)),
         );
         for &(device, epoch) in &dropped {
-            let ended = sync.is_some();
-            self.remove(now, device, Removed { epoch, ended });
+            // Its server may have ended it while it was away, or it moved to another region, and may come back.
+            self.remove(now, device, Removed { epoch, ended: false });
         }
         dropped.len()
     }
@@ -193,7 +225,13 @@ impl Presence {
 
     /// All devices and their sessions, by key.
     pub fn sorted(&self) -> Vec<(DeviceKey, Epoch)> {
-        let mut all: Vec<_> = self.entries.iter().map(|(key, entry)| (*key, entry.epoch)).collect();
+        self.sorted_where(|_, _| true)
+    }
+
+    /// Those for which `wanted` holds, by key.
+    pub fn sorted_where(&self, wanted: impl Fn(DeviceKey, Epoch) -> bool) -> Vec<(DeviceKey, Epoch)> {
+        let all = self.entries.iter().map(|(key, entry)| (*key, entry.epoch));
+        let mut all: Vec<_> = all.filter(|(key, epoch)| wanted(*key, *epoch)).collect();
         all.sort_unstable();
         all
     }

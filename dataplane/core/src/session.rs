@@ -28,8 +28,8 @@ pub struct SessionRef {
 pub enum State {
     /// Its region is being told; the device has not been welcomed.
     Registering {
-        /// The instances that haven't answered. Empty with `until` in the future: none was reachable.
-        waiting: Vec<NodeId>,
+        /// The instances that haven't answered, each for its region. Empty with `until` in the future: none was reachable.
+        waiting: Vec<(RegionId, NodeId)>,
         /// When it is welcomed all the same.
         until: Instant,
         /// Its epoch was raised once already.
@@ -237,6 +237,11 @@ impl Sessions {
         self.slab
             .get_mut(session.index as usize)
             .filter(|s| s.generation == session.generation)
+    }
+
+    /// As [`Sessions::find`], if it receives.
+    pub fn receiving(&mut self, session: SessionRef) -> Option<&mut Session> {
+        self.find(session).filter(|session| session.purpose == Purpose::Full)
     }
 
     /// The session of a device that receives.

@@ -114,6 +114,9 @@ pub struct Agent<D: Driver> {
     map_owed: bool,
     sessions: u64,
     draining: bool,
+    /// The version of the map that is settled, and the one that this session's control plane was told of.
+    settled: u64,
+    settled_told: u64,
     failures: u32,
     dials: usize,
     leaving: bool,
@@ -134,6 +137,8 @@ impl<D: Driver> Agent<D> {
             map_owed: false,
             sessions: 0,
             draining: false,
+            settled: 0,
+            settled_told: 0,
             failures: 0,
             dials: 0,
             leaving: false,
@@ -182,6 +187,13 @@ impl<D: Driver> Agent<D> {
             self.draining = draining;
             self.tell_draining();
         }
+    }
+
+    /// The version of the map of which all that it asks of this node is done. True if the control plane has yet to be told: a turn is
+    /// due.
+    pub fn set_settled(&mut self, version: u64) -> bool {
+        self.settled = version;
+        self.is_member() && self.settled != self.settled_told
     }
 
     /// Where it waits; to wake it.

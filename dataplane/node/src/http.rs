@@ -172,6 +172,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
             "sockets": stats.sockets.load(Ordering::Relaxed),
             "unresolved": stats.unresolved.load(Ordering::Relaxed),
             "map_version": stats.map_version.load(Ordering::Relaxed),
+            "map_settled": stats.map_settled.load(Ordering::Relaxed),
             "in_sync": stats.in_sync.load(Ordering::Relaxed),
             "turned_ms_ago": stats.age(shared.clock.now()).map(|age| age.as_millis() as u64),
         }));

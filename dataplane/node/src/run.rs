@@ -167,7 +167,8 @@ impl Node {
         let ports = Ports::bind(&config)?;
         let count = cores.cores().len() as u16;
         let (mesh_ports, mailboxes) = mesh::<D>(count);
-        let agent = start_agent(&config, &identity, &ports, keys.clone(), &mailboxes)?;
+        let stats = Stats::new(count);
+        let agent = start_agent(&config, &identity, &ports, keys.clone(), &stats, &mailboxes)?;
         let node = match agent.node_id(&config, identity.node) {
             Ok(node) => node,
             Err(error) => {
@@ -184,7 +185,7 @@ impl Node {
             cores: cores.cores().to_vec(),
             device_address: ports.device,
             peer_address: ports.peer,
-            stats: Stats::new(count),
+            stats,
             clock: agent.clock(),
             agent: Arc::clone(&agent.view),
             mailboxes,

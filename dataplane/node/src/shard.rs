@@ -104,6 +104,8 @@ pub struct Shard<D: Driver> {
     /// What had no room in the mesh is waiting.
     mesh_waits: bool,
     draining: Draining,
+    /// The latest version of the map of which all that it asks was found to be done.
+    map_settled: u64,
     listening: Vec<ListenerId>,
     counters: ShardCounters,
     stats: Arc<ShardStats>,
@@ -202,6 +204,7 @@ impl<D: Driver> Shard<D> {
             fenced: Vec::new(),
             mesh_waits: false,
             draining: Draining::No,
+            map_settled: 0,
             listening: Vec::new(),
             counters: ShardCounters::default(),
             stats,
@@ -261,6 +264,7 @@ impl<D: Driver> Shard<D> {
         self.carry_out(now);
         self.start_sends();
         self.mesh_waits = self.port.flush(|at| self.driver.wake(at));
+        self.settle_map();
         self.publish(now);
         Ok(())
     }
@@ -466,6 +470,15 @@ impl<D: Driver> Shard<D> {
             self.draining = Draining::Links;
             self.carry_out(now);
             self.book.leave(now.at, &mut self.link_out);
+        }
+    }
+
+    /// Whether all that the map asks of this shard is done. Asked until it is.
+    fn settle_map(&mut self) {
+        let version = self.router.map().id().version;
+        if self.map_settled != version && self.book.settled() && self.router.settled(self.now) {
+            self.map_settled = version;
+            self.stats.map_settled.store(version, Ordering::Release);
         }
     }
 

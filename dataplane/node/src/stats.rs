@@ -63,6 +63,8 @@ pub struct ShardStats {
     pub unresolved: AtomicU64,
     /// The version of the map in use; 0 is none.
     pub map_version: AtomicU64,
+    /// The version of the map of which all that it asks of this shard is done; 0 before the first.
+    pub map_settled: AtomicU64,
     /// Whether the regions that this node serves could say "offline".
     pub in_sync: AtomicBool,
     /// Whether devices are sent elsewhere, and none is let in.
@@ -84,6 +86,7 @@ impl Default for ShardStats {
             links_missing: AtomicU64::new(0),
             unresolved: AtomicU64::new(0),
             map_version: AtomicU64::new(0),
+            map_settled: AtomicU64::new(0),
             in_sync: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
@@ -148,6 +151,12 @@ impl Stats {
     /// Whether the node sends its devices elsewhere.
     pub fn draining(&self) -> bool {
         self.0.iter().any(|shard| shard.draining.load(Ordering::Relaxed))
+    }
+
+    /// The version of the map of which all that it asks of the node is done.
+    pub fn map_settled(&self) -> u64 {
+        let settled = self.0.iter().map(|shard| shard.map_settled.load(Ordering::Acquire));
+        settled.min().unwrap_or(0)
     }
 
     /// A counter, summed over the shards.

@@ -221,6 +221,12 @@ frames! {
             /// One JSON object.
             json: Tail<'a, ADMIN_JSON_BYTES_MAX>,
         }
+        /// All that a version of the map asks of this node is done: its shards use it, and the instances that it can reach have
+        /// taken the sessions that it registered there. A move goes on when every member has said so.
+        0x58 MapSettled {
+            /// The version.
+            version: u64,
+        }
     }
     shared { 0x01 LinkHello, 0x03 LinkProof, 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
 }

@@ -14,7 +14,7 @@ mod encoding;
 mod error;
 mod replica;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 pub use self::assembler::{Assembler, Transfer, parts};
@@ -166,6 +166,44 @@ impl Map {
         } else {
             self.slots_also.get(&key.slot()).copied()
         }
+    }
+
+    /// Both regions of a device: the one by which it is found, and the second one while it moves.
+    #[inline]
+    pub fn regions_of(&self, key: DeviceKey) -> impl Iterator<Item = RegionId> + use<> {
+        std::iter::once(self.region_of(key)).chain(self.region_also(key))
+    }
+
+    /// Whether a device's sessions are registered at `region`.
+    #[inline]
+    pub fn belongs(&self, key: DeviceKey, region: RegionId) -> bool {
+        self.region_of(key) == region || self.region_also(key) == Some(region)
+    }
+
+    /// Whether any device has a second region.
+    pub fn is_moving(&self) -> bool {
+        !self.slots_also.is_empty() || !self.overrides_also.is_empty()
+    }
+
+    /// Between which regions devices move, the lower id first. Looks at each moving slot and device.
+    pub fn moving_pairs(&self) -> BTreeSet<(RegionId, RegionId)> {
+        let slots = self.slots_also.iter().map(|(slot, also)| (self.slot(*slot), *also));
+        let devices = self.overrides_also.iter();
+        let devices = devices.map(|(key, also)| (self.region_of(*key), *also));
+        slots.chain(devices).map(|(a, b)| (a.min(b), a.max(b))).collect()
+    }
+
+    /// Whether `other` says the same of every device's regions.
+    pub fn assigns_as(&self, other: &Map) -> bool {
+        self.slots == other.slots
+            && self.slots_also == other.slots_also
+            && self.overrides_also == other.overrides_also
+            && self.overrides == other.overrides
+    }
+
+    /// The second region of a slot, while it moves.
+    pub fn slot_also(&self, slot: u16) -> Option<RegionId> {
+        self.slots_also.get(&slot).copied()
     }
 
     /// The instances of a region, ascending. None if there is no such region.

@@ -221,6 +221,30 @@ frames! {
             /// The answering instance has heard from all connection servers, so that "none" means none.
             in_sync: bool,
         }
+
+        /// All shards of the sender use this version of the map, and what they registered for it came before this frame.
+        0x40 MapVersion {
+            /// The version; 0 before the sender has a map.
+            version: u64,
+            /// The newest that any of its shards uses, or is about to: what came before this frame was said by none that is newer.
+            newest: u64,
+        }
+        /// The answer to [`MapVersion`]: all shards of the receiver have taken what came before it.
+        0x41 MapTaken {
+            /// The version that was announced.
+            version: u64,
+        }
+        /// From an instance of the region that a device leaves to those of the one that it moves to: what an older map's node said.
+        0x42 Relay {
+            /// The receiver's region.
+            region: RegionId,
+            /// The device.
+            device: DeviceKey,
+            /// Its session, at the epoch's node.
+            epoch: Epoch,
+            /// The session ended; otherwise it exists.
+            ended: bool,
+        }
     }
     shared { 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
 }

@@ -4,6 +4,7 @@ mod closing;
 mod opening;
 mod timers;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -17,7 +18,8 @@ use trunkline_wire::handshake::{Acceptor, Opener};
 use trunkline_wire::id::{Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::{
-    LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, PEER_BODY_BYTES_MAX, SyncBegin, Synced,
+    LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, MapTaken, MapVersion, PEER_BODY_BYTES_MAX,
+    SyncBegin, Synced,
 };
 use trunkline_wire::time::Instant;
 
@@ -96,6 +98,10 @@ struct Link {
     serial: u64,
     /// Of which regions the other side was sent, or is being sent, the sessions on this link.
     synced: Vec<RegionId>,
+    /// Of these streams, those that the other side has not confirmed.
+    unconfirmed: Vec<(RegionId, u64)>,
+    /// The version of the map that the other side has taken all registrations for.
+    version_taken: u64,
 }
 
 /// How far a connection is; the picture is at the module.
@@ -127,6 +133,14 @@ pub struct LinkBook {
     sync: u64,
     pings: u64,
     taken: Taken,
+    /// Which version of the map each shard of this node uses.
+    applied: Vec<u64>,
+    /// The newest that any shard uses, or is about to.
+    newest: u64,
+    /// Announcements of other nodes' versions that some shards of this node have taken.
+    versions_taken: Taken,
+    /// See [`need::partners`].
+    partners: BTreeSet<NodeId>,
     direct_links_max: usize,
     leaving: bool,
     /// No timer is due before this.
@@ -148,6 +162,10 @@ impl LinkBook {
             sync: config.incarnation.0 << 24,
             pings: 0,
             taken: Taken::new(config.shards),
+            newest: map.id().version,
+            applied: vec![map.id().version; usize::from(config.shards)],
+            partners: BTreeSet::new(),
+            versions_taken: Taken::new(config.shards),
             direct_links_max: share as usize,
             leaving: false,
             next: now,
@@ -194,6 +212,14 @@ impl LinkBook {
         link.heard = now;
         match ty {
             LinkHello::TYPE..=LinkClosed::TYPE | Ping::TYPE | Pong::TYPE | Failure::TYPE => {}
+            Synced::TYPE | MapTaken::TYPE => {
+                let (confirmed, conn) = (link.confirmed(ty, body), link.conn);
+                if let (true, Some(conn)) = (confirmed, conn) {
+                    // What was streamed by what an older map says has no place there, if the other side has this map.
+                    out.send(conn, &self.announcement());
+                }
+                return self.pass(now, index, ty, out);
+            }
             _ => {
                 link.traffic = now;
                 return self.pass(now, index, ty, out);
@@ -327,6 +353,64 @@ impl LinkBook {
         Some(now.since(link.heard))
     }
 
+    /// A shard of this node uses another version of the map: [`ShardEvent::MapApplied`]. When all do, the other nodes are told.
+    pub fn map_applied(&mut self, shard: ShardId, version: u64, out: &mut LinkOutbox) {
+        let before = self.version();
+        self.applied[usize::from(shard.0)] = version;
+        if self.version() == before {
+            return;
+        }
+        let announcement = self.announcement();
+        for peer in &self.peers {
+            let conn = peer.current.and_then(|index| self.links[index as usize].conn);
+            if let Some(conn) = conn {
+                out.send(conn, &announcement);
+            }
+        }
+    }
+
+    /// A shard of this node is about to use another version of the map: [`ShardEvent::MapApplying`].
+    pub fn map_applying(&mut self, version: u64) {
+        // Another lineage may count lower; then nobody relies on the difference.
+        self.newest = self.newest.max(version);
+    }
+
+    /// One shard of this node has taken what another node said before it announced a version: [`ShardEvent::VersionTaken`]. When all
+    /// have, the other node is told.
+    pub fn version_taken(&mut self, node: NodeId, version: u64, out: &mut LinkOutbox) {
+        if !self.owns(node) || !self.versions_taken.by_one(node, WHOLE_NODE, version) {
+            return;
+        }
+        if let Some(conn) = self.current_conn(node) {
+            out.send(conn, &MapTaken { version });
+        }
+    }
+
+    /// Whether all that the map asks of this shard's links is done: all shards use it, and the instances that can be reached have taken
+    /// the sessions that were registered there.
+    pub fn settled(&self) -> bool {
+        let version = self.map.id().version;
+        let confirmed = |peer: &PeerEntry| {
+            let Some(link) = peer.current.map(|index| &self.links[index as usize]) else {
+                return true;
+            };
+            let serves = self.map.node(peer.node).is_some_and(|node| node.roles.region);
+            !serves || link.version_taken >= version && link.unconfirmed.is_empty()
+        };
+        self.version() == version && self.peers.iter().all(confirmed)
+    }
+
+    pub(super) fn announcement(&self) -> MapVersion {
+        let version = self.version();
+        let newest = self.newest.max(version);
+        MapVersion { version, newest }
+    }
+
+    /// The version that all shards use, or a later one.
+    fn version(&self) -> u64 {
+        self.applied.iter().copied().min().unwrap_or(0)
+    }
+
     /// Required nodes to which there is no link.
     pub fn missing(&self) -> impl Iterator<Item = NodeId> {
         let missing = |peer: &&PeerEntry| peer.required && peer.current.is_none();
@@ -374,6 +458,7 @@ impl LinkBook {
             return;
         }
         link.synced.retain(|&region| self.map.instances(region).contains(&node));
+        link.unconfirmed.retain(|(region, _)| link.synced.contains(region));
         for (region, of) in self.map.regions() {
             if link.synced.contains(&region) || !of.instances.contains(&node) {
                 continue;
@@ -381,6 +466,7 @@ impl LinkBook {
             link.synced.push(region);
             self.sync += 1;
             let sync = self.sync;
+            link.unconfirmed.push((region, sync));
             out.send(conn, &SyncBegin { region, sync });
             out.push(LinkEffect::Event(ShardEvent::SyncStart {
                 node,
@@ -392,7 +478,8 @@ impl LinkBook {
     }
 
     fn note_required(&mut self) {
-        let required = need::required(&self.map, self.config.node, self.config.roles);
+        self.partners = need::partners(&self.map, self.config.node);
+        let required = need::required(&self.map, self.config.node, self.config.roles, &self.partners);
         for peer in &mut self.peers {
             peer.required = required.contains(&peer.node);
         }
@@ -453,9 +540,36 @@ impl LinkBook {
             up_at: now,
             serial: 0,
             synced: Vec::new(),
+            unconfirmed: Vec::new(),
+            version_taken: 0,
         }) as u32
     }
 }
+
+impl Link {
+    /// The other side has taken something; what can't be read is the router's to find out. True with the last stream.
+    fn confirmed(&mut self, ty: u8, body: &[u8]) -> bool {
+        match ty {
+            Synced::TYPE => {
+                if let Ok(Synced { region, sync }) = Synced::decode_body(body) {
+                    let before = self.unconfirmed.len();
+                    self.unconfirmed.retain(|stream| *stream != (region, sync));
+                    return before > 0 && self.unconfirmed.is_empty();
+                }
+            }
+            MapTaken::TYPE => {
+                if let Ok(MapTaken { version }) = MapTaken::decode_body(body) {
+                    self.version_taken = self.version_taken.max(version);
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+/// What an announced version belongs to, in the place of a region: none has this number.
+const WHOLE_NODE: RegionId = RegionId(0);
 
 /// What to tell the other side before the connection is closed.
 type Fault = (ErrorCode, String);

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - **Required**: a node with the connection or messaging role needs a link to every instance of every region, an instance to its
-//!   siblings. They are dialled until they are up, again and again, with backoff.
+//!   siblings, and, while devices move between its region and another, to that one's instances. They are dialled until they are up, again and again, with backoff.
 //! - **Wished**: a link that would save a hop. Dialled in the background, within a budget, closed when idle.
 //! - **One link to a node.** Two nodes that dial each other keep the one that the lower id dialled. A higher incarnation replaces at
 //!   once. No frame leaves on a link before its hello is answered.
@@ -25,7 +25,7 @@ mod book;
 mod cache;
 mod choice;
 mod counters;
-mod need;
+pub(crate) mod need;
 mod outbox;
 mod peer;
 mod sync;

@@ -10,7 +10,7 @@ use trunkline_wire::control::Roles;
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
-use trunkline_wire::peer::{Location, SyncBegin};
+use trunkline_wire::peer::{Location, MapVersion, SyncBegin};
 use trunkline_wire::time::Instant;
 
 use super::*;
@@ -365,7 +365,10 @@ fn a_connection_server_dials_its_instance_and_begins_to_name_its_sessions() {
         map_version,
     };
     assert_eq!(world.hosts[0].events, [ShardEvent::LinkUp { node, serial: 1 }, start]);
-    assert_eq!(world.hosts[1].frames, [(NodeId(1), true, SyncBegin::TYPE)]);
+    assert_eq!(
+        world.hosts[1].frames,
+        [(NodeId(1), true, MapVersion::TYPE), (NodeId(1), true, SyncBegin::TYPE)]
+    );
     // A node that has no sessions names none.
     assert_eq!(world.hosts[1].events.len(), 1);
 }
@@ -379,7 +382,10 @@ fn a_stream_that_all_shards_have_taken_is_confirmed_on_its_link() {
     world.settle();
     assert_eq!(
         world.hosts[0].frames,
-        [(NodeId(2), true, trunkline_wire::peer::Synced::TYPE)]
+        [
+            (NodeId(2), true, MapVersion::TYPE),
+            (NodeId(2), true, trunkline_wire::peer::Synced::TYPE)
+        ]
     );
 }
 
@@ -651,7 +657,10 @@ fn a_router_s_pong_is_passed_on_and_the_book_s_own_is_not() {
     world.settle();
     assert_eq!(
         world.hosts[0].frames,
-        [(NodeId(2), true, trunkline_wire::common::Pong::TYPE)]
+        [
+            (NodeId(2), true, MapVersion::TYPE),
+            (NodeId(2), true, trunkline_wire::common::Pong::TYPE)
+        ]
     );
 }
 

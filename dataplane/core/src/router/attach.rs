@@ -159,21 +159,19 @@ impl Router {
         self.end(now, session, End::Superseded, out);
     }
 
-    /// Tells every instance of the device's region that can be reached. The session is registering.
+    /// Tells every instance of the device's region that can be reached, and of its second one while it moves. The session is
+    /// registering.
     pub(super) fn register(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
         let Some(device) = self.sessions.find(session) else {
             return;
         };
         let (key, epoch) = (device.key, device.epoch);
-        let region = self.map.region_of(key);
-        let instances: Vec<NodeId> = self
-            .map
-            .instances(region)
-            .iter()
-            .copied()
-            .filter(|&node| self.ready(node))
-            .collect();
-        for &node in &instances {
+        let mut instances: Vec<(RegionId, NodeId)> = Vec::new();
+        for region in self.map.regions_of(key) {
+            let ready = self.map.instances(region).iter().filter(|&&node| self.ready(node));
+            instances.extend(ready.map(|&node| (region, node)));
+        }
+        for &(region, node) in &instances {
             out.link(
                 node,
                 &Register {
@@ -183,14 +181,14 @@ impl Router {
                 },
             );
         }
-        let here = self.served.contains(&region);
         let Some(device) = self.sessions.find(session) else {
             return;
         };
         if let State::Registering { waiting, .. } = &mut device.state {
             *waiting = instances;
         }
-        if here {
+        let here: Vec<RegionId> = self.map.regions_of(key).filter(|r| self.served.contains(r)).collect();
+        for region in here {
             let highest = self.take_registration(now, region, self.config.node, key, epoch, out);
             let own = Registered {
                 region,
@@ -212,7 +210,7 @@ impl Router {
         }
         match &mut device.state {
             State::Registering { waiting, .. } if answer.highest == answer.epoch => {
-                waiting.retain(|&node| node != from);
+                waiting.retain(|&waited| waited != (answer.region, from));
                 if waiting.is_empty() {
                     self.welcome(now, session, out);
                 }
@@ -288,8 +286,11 @@ impl Router {
         };
         self.counters.sessions_closed += 1;
         if ended.purpose == Purpose::Full && how == End::Unregister {
-            let region = self.map.region_of(ended.key);
-            for region in ended.regions_before.iter().copied().chain([region]) {
+            // By an older map it may be registered elsewhere too.
+            let map = std::sync::Arc::clone(&self.map);
+            let before = ended.regions_before.iter().copied();
+            let before = before.filter(|&region| !map.belongs(ended.key, region));
+            for region in map.regions_of(ended.key).chain(before) {
                 self.unregister(now, region, ended.key, ended.epoch, out);
             }
         }
@@ -327,14 +328,14 @@ impl Router {
             let Some(session) = self.sessions.find(reference) else {
                 continue;
             };
-            let belongs = self.map.region_of(session.key) == region || session.regions_before.contains(&region);
+            let belongs = self.map.belongs(session.key, region) || session.regions_before.contains(&region);
             if session.purpose != Purpose::Full || !belongs {
                 continue;
             }
             if let State::Registering { waiting, .. } = &mut session.state
-                && !waiting.contains(&node)
+                && !waiting.contains(&(region, node))
             {
-                waiting.push(node);
+                waiting.push((region, node));
             }
             out.link(
                 node,
@@ -370,7 +371,7 @@ impl Router {
             };
             if let State::Registering { waiting, .. } = &mut session.state {
                 let before = waiting.len();
-                waiting.retain(|&waited| waited != node);
+                waiting.retain(|&(_, waited)| waited != node);
                 if before > 0 && waiting.is_empty() {
                     self.welcome(now, reference, out);
                 }

@@ -4,10 +4,11 @@
 use trunkline_wire::common::Ping;
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
-use trunkline_wire::peer::{Forward, Locate, Located, Outdated, Registered, SyncEnd, Target};
+use trunkline_wire::peer::{Forward, Locate, Located, Registered, SyncEnd, Target};
 use trunkline_wire::report::{RetryReason, TtlMs};
 use trunkline_wire::time::Instant;
 
+use super::moves::Word;
 use super::route::Stop;
 use super::{INSTANCE_TICK, LinkView, Now, Router};
 use crate::constants::{GONE_AFTER, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX};
@@ -19,7 +20,8 @@ use crate::presence::Registration;
 #[derive(Debug)]
 pub(super) struct Asked {
     since: Instant,
-    waiting: Vec<NodeId>,
+    /// Whom, and of which of the device's regions.
+    waiting: Vec<(RegionId, NodeId)>,
     /// A sibling doesn't know the device, but hasn't heard from all connection servers either.
     doubtful: bool,
     /// A sibling could not be asked for so long that nobody waits for it.
@@ -99,21 +101,8 @@ impl Router {
         match presence.register(device, epoch, sync) {
             Registration::Taken { replaced } => {
                 self.counters.presence_registered += 1;
-                if let Some(older) = replaced
-                    && older.node != from
-                {
-                    if older.node == self.config.node {
-                        self.outdated(now, device, older, epoch, out);
-                    } else if self.ready(older.node) {
-                        out.link(
-                            older.node,
-                            &Outdated {
-                                device,
-                                epoch: older,
-                                highest: epoch,
-                            },
-                        );
-                    }
+                if let Some(older) = replaced.filter(|older| older.node != from) {
+                    self.tell_outdated(now, device, older, epoch, out);
                 }
                 epoch
             }
@@ -150,6 +139,8 @@ impl Router {
             return;
         }
         let highest = self.take_registration(now, region, from, device, epoch, out);
+        self.note_stray(from, region, device, epoch);
+        self.relay(now, from, region, device, Word { epoch, ended: false }, out);
         out.link(
             from,
             &Registered {
@@ -168,9 +159,7 @@ impl Router {
             return;
         }
         self.counters.syncs_taken += 1;
-        if let Some(presence) = self.presence.get_mut(&region) {
-            self.counters.presence_dropped += presence.drop_unnamed(now.at, from, Some(sync)) as u64;
-        }
+        self.counters.presence_dropped += self.drop_unnamed(now, region, from, sync) as u64;
         out.event(
             None,
             ShardEvent::SyncTaken {
@@ -181,13 +170,31 @@ impl Router {
         );
     }
 
-    /// Where this instance sends a message for a device of its region.
+    /// The session of a device by all that this node knows as an instance: also of a region that the device leaves, or comes to.
+    fn find_present(&self, device: DeviceKey) -> Option<Epoch> {
+        let known = self.presence.values().filter_map(|presence| presence.find(device));
+        known.max()
+    }
+
+    pub(super) fn knows(&self, device: DeviceKey) -> bool {
+        self.find_present(device).is_some()
+    }
+
+    /// A session was found to be no more: exactly that one is forgotten.
+    pub(super) fn forget_gone(&mut self, now: Now, device: DeviceKey, gone: Epoch) {
+        let regions: Vec<RegionId> = self.presence.keys().copied().collect();
+        for region in regions {
+            let primary = self.map.region_of(device) == region;
+            if primary || self.presence[&region].find(device) == Some(gone) {
+                self.take_unregistration(now, region, device, gone);
+            }
+        }
+    }
+
+    /// Where this instance sends a message for a device of its region, or for one that it knows.
     pub(super) fn route_as_instance(&mut self, now: Now, forward: &Forward<'_>, region: RegionId, out: &mut Outbox) {
         let device = forward.recipient;
-        let Some(presence) = self.presence.get(&region) else {
-            return;
-        };
-        match presence.find(device) {
+        match self.find_present(device) {
             Some(epoch) => {
                 self.hint(forward, epoch, out);
                 if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
@@ -205,7 +212,11 @@ impl Router {
                 // A sibling may still reach that server.
                 self.pass_to_sibling(now, forward, region, RetryReason::NoLink, out);
             }
-            None if self.sources.in_sync(region) => self.ask_siblings(now, forward, region, out),
+            None if self.is_behind() => {
+                self.counters.retry_behind += 1;
+                self.pass_to_sibling(now, forward, region, RetryReason::NotInSync, out);
+            }
+            None if self.may_say_offline(device) => self.ask_siblings(now, forward, out),
             // Not known here, and not all have been heard. A sibling that has been up for longer may know.
             None => self.pass_to_sibling(now, forward, region, RetryReason::NotInSync, out),
         }
@@ -228,8 +239,17 @@ impl Router {
         }
     }
 
-    /// Before a device is said to be offline, the region's other instances are asked.
-    fn ask_siblings(&mut self, now: Now, forward: &Forward<'_>, region: RegionId, out: &mut Outbox) {
+    /// Whether this instance has heard all connection servers of those of the device's regions that it serves.
+    fn may_say_offline(&self, device: DeviceKey) -> bool {
+        let mut served = self
+            .map
+            .regions_of(device)
+            .filter(|region| self.served.contains(region));
+        served.all(|region| self.sources.in_sync(region))
+    }
+
+    /// Before a device is said to be offline, the region's other instances are asked, and those of its second one while it moves.
+    fn ask_siblings(&mut self, now: Now, forward: &Forward<'_>, out: &mut Outbox) {
         let device = forward.recipient;
         let mut body = Vec::new();
         if let Some(asked) = self.asked.get_mut(&device) {
@@ -243,12 +263,14 @@ impl Router {
         }
         let mut waiting = Vec::new();
         let mut unreachable = false;
-        for &node in self.map.instances(region) {
-            if node == self.config.node {
-                continue;
-            }
+        let map = std::sync::Arc::clone(&self.map);
+        let asked = map.regions_of(device).flat_map(|region| {
+            let instances = map.instances(region).iter();
+            instances.map(move |&node| (region, node))
+        });
+        for (region, node) in asked.filter(|&(_, node)| node != self.config.node) {
             match self.links.get(&node) {
-                Some(LinkView::Up { .. }) => waiting.push(node),
+                Some(LinkView::Up { .. }) => waiting.push((region, node)),
                 Some(LinkView::Down { since }) if *since + GONE_AFTER <= now.at => unreachable = true,
                 Some(LinkView::Down { .. }) | None => {
                     return self.stop(now, forward, Stop::Retry(RetryReason::Unreachable), out);
@@ -262,7 +284,7 @@ impl Router {
         if self.asked.len() >= LOCATING_MESSAGES_MAX || self.asked_bytes + body.len() > LOCATING_BYTES_MAX {
             return self.stop(now, forward, Stop::Busy, out);
         }
-        for &node in &waiting {
+        for &(region, node) in &waiting {
             self.counters.locates_sent += 1;
             out.link(node, &Locate { region, device });
         }
@@ -289,7 +311,7 @@ impl Router {
             .get(&region)
             .and_then(|presence| presence.find(device))
             .unwrap_or(Epoch::NONE);
-        let in_sync = self.served.contains(&region) && self.sources.in_sync(region);
+        let in_sync = self.served.contains(&region) && self.sources.in_sync(region) && !self.is_behind();
         out.link(
             from,
             &Located {
@@ -306,13 +328,15 @@ impl Router {
         let device = answer.device;
         if let Some(epoch) = answer.epoch.some() {
             // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
-            self.take_registration(now, answer.region, epoch.node, device, epoch, out);
-            self.sources.heard_of(now.at, answer.region, epoch.node);
-            let known = self
-                .presence
-                .get(&answer.region)
-                .and_then(|presence| presence.find(device));
-            if known.is_some() {
+            let region = if self.presence.contains_key(&answer.region) {
+                answer.region
+            } else {
+                // It was asked of the device's other region.
+                self.map.region_of(device)
+            };
+            self.take_registration(now, region, epoch.node, device, epoch, out);
+            self.sources.heard_of(now.at, region, epoch.node);
+            if self.knows(device) {
                 return self.release(now, device, None, out);
             }
             // The session has ended, and that news is still on its way to the sibling: asking it again would bring the same answer.
@@ -320,7 +344,7 @@ impl Router {
         let Some(asked) = self.asked.get_mut(&device) else {
             return;
         };
-        asked.waiting.retain(|&node| node != from);
+        asked.waiting.retain(|&waited| waited != (answer.region, from));
         asked.doubtful |= !answer.in_sync;
         if asked.waiting.is_empty() {
             let stop = if asked.doubtful {
@@ -365,7 +389,7 @@ impl Router {
         let concerned: Vec<DeviceKey> = self
             .asked
             .iter()
-            .filter(|(_, asked)| asked.waiting.contains(&node))
+            .filter(|(_, asked)| asked.waiting.iter().any(|&(_, waited)| waited == node))
             .map(|(device, _)| *device)
             .collect();
         for device in concerned {

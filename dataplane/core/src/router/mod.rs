@@ -13,12 +13,14 @@
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
 //! | `passed` | what is answered at once when the link is lost that a message went over |
 //! | `audit` | nothing: it says what must hold between two turns |
+//! | `moves` | devices that move between regions, and nodes whose maps differ |
 //! | `peers` | which shard a frame from a link is for; links that come and go; maps |
 
 mod attach;
 mod audit;
 pub mod drain;
 mod instance;
+mod moves;
 mod passed;
 mod peers;
 mod route;
@@ -42,6 +44,7 @@ use crate::budget::RetryBudget;
 use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE};
 use crate::counters::Counters;
 use crate::epoch::EpochClock;
+use crate::link::need::partners;
 use crate::location::Locations;
 use crate::outbox::Outbox;
 use crate::presence::Presence;
@@ -50,6 +53,7 @@ use crate::session::Sessions;
 use crate::sources::Sources;
 use crate::unresolved::{self, MessageId};
 use instance::Asked;
+use moves::Versions;
 use passed::Passed;
 use timers::Timer;
 use trunkline_wire::keyed::KeyMap;
@@ -123,6 +127,9 @@ pub struct Router {
     /// What [`Router::deadline`] said last.
     due: Instant,
     pings: u64,
+    versions: Versions,
+    /// The instances of regions that devices move to, or from, as this node's regions go.
+    partners: BTreeSet<NodeId>,
 
     /// Streams to begin once this shard's map is new enough.
     syncs_waiting: Vec<(u64, NodeId, RegionId, u64)>,
@@ -147,6 +154,8 @@ pub struct Explanation {
     pub key: DeviceKey,
     /// By this node's map.
     pub region: RegionId,
+    /// The second one, while it moves.
+    pub region_also: Option<RegionId>,
     /// The version of this shard's map.
     pub map_version: u64,
     /// The region's instances, and whether this shard can use a link to each (true for this node itself).
@@ -193,6 +202,8 @@ impl Router {
             ticked: now.at,
             due: Instant::NEVER,
             pings: 0,
+            versions: Versions::default(),
+            partners: partners(&map, config.node),
             syncs_waiting: Vec::new(),
             map: Arc::clone(&map),
             config,
@@ -302,6 +313,7 @@ impl Router {
         Explanation {
             key: device,
             region,
+            region_also: self.map.region_also(device),
             map_version: self.map.id().version,
             instances: instances
                 .iter()

@@ -4,18 +4,15 @@ use std::sync::Arc;
 
 use trunkline_wire::codec::DecodeError;
 use trunkline_wire::common::Pong;
-use trunkline_wire::device::Purpose;
 use trunkline_wire::frame::{Decode, Header};
 use trunkline_wire::id::{DeviceKey, NodeId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::{PeerFrame, Register};
 
+use super::moves::Word;
 use super::{LinkView, Now, Router};
 use crate::link::token;
 use crate::outbox::{Outbox, ShardEvent};
-
-/// How many older regions of a session are kept in mind: maps that differ by more are not in use at one time.
-const REGIONS_BEFORE_MAX: usize = 4;
 
 /// Which shards a frame concerns.
 enum Concern {
@@ -57,6 +54,9 @@ impl Router {
             | PeerFrame::SyncBegin(_)
             | PeerFrame::SyncEnd(_)
             | PeerFrame::Synced(_)
+            | PeerFrame::MapVersion(_)
+            | PeerFrame::MapTaken(_)
+            | PeerFrame::Relay(_)
                 if !current =>
             {
                 self.counters.frames_stale_link += 1;
@@ -68,8 +68,9 @@ impl Router {
             PeerFrame::Outdated(f) => Concern::Device(f.device),
             PeerFrame::Locate(f) => Concern::Device(f.device),
             PeerFrame::Located(f) => Concern::Device(f.device),
-            PeerFrame::SyncBegin(_) | PeerFrame::SyncEnd(_) => Concern::All,
-            PeerFrame::Synced(_) => Concern::Here,
+            PeerFrame::Relay(f) => Concern::Device(f.device),
+            PeerFrame::SyncBegin(_) | PeerFrame::SyncEnd(_) | PeerFrame::MapVersion(_) => Concern::All,
+            PeerFrame::Synced(_) | PeerFrame::MapTaken(_) => Concern::Here,
             PeerFrame::Pong(Pong { token }) if token::shard(*token).0 < self.config.shards => {
                 Concern::Shard(token::shard(*token))
             }
@@ -130,6 +131,11 @@ impl Router {
             PeerFrame::Registered(answer) => self.registered(now, from, answer, out),
             PeerFrame::Unregister(end) if end.epoch.node == from => {
                 self.take_unregistration(now, end.region, end.device, end.epoch);
+                let word = Word {
+                    epoch: end.epoch,
+                    ended: true,
+                };
+                self.relay(now, from, end.region, end.device, word, out);
             }
             PeerFrame::Unregister(_) => self.counters.presence_stale += 1,
             PeerFrame::Outdated(news) => self.outdated(now, news.device, news.epoch, news.highest, out),
@@ -138,7 +144,10 @@ impl Router {
             PeerFrame::Locate(question) => self.locate(from, question, out),
             PeerFrame::Located(answer) => self.located(now, from, answer, out),
             PeerFrame::Pong(Pong { token }) => self.validated(from, *token),
-            PeerFrame::Synced(_) | PeerFrame::Ping(_) | PeerFrame::Failure(_) => {}
+            PeerFrame::MapVersion(news) => self.version_announced(from, news, out),
+            PeerFrame::Relay(relay) => self.take_relay(now, from, relay, out),
+            // The link's book has read these.
+            PeerFrame::Synced(_) | PeerFrame::MapTaken(_) | PeerFrame::Ping(_) | PeerFrame::Failure(_) => {}
             PeerFrame::LinkHello(_)
             | PeerFrame::LinkChallenge(_)
             | PeerFrame::LinkProof(_)
@@ -153,6 +162,9 @@ impl Router {
         match event {
             ShardEvent::LinkUp { node, serial } => {
                 self.links.insert(node, LinkView::Up { serial });
+                // What was announced was on the link before.
+                self.version_forgotten(node);
+                self.relay_to(now, node, out);
             }
             ShardEvent::LinkDown { node, serial } => {
                 if let Some(LinkView::Up { serial: current }) = self.links.get(&node)
@@ -161,6 +173,7 @@ impl Router {
                     return;
                 }
                 self.links.insert(node, LinkView::Down { since: now.at });
+                self.version_forgotten(node);
                 self.sources.lost(now.at, node);
                 self.syncs_waiting.retain(|(_, waiting, _, _)| *waiting != node);
                 self.sibling_lost(now, node, out);
@@ -180,7 +193,10 @@ impl Router {
                 }
             }
             // The link's book counts these.
-            ShardEvent::SyncTaken { .. } => {}
+            ShardEvent::SyncTaken { .. }
+            | ShardEvent::MapApplying { .. }
+            | ShardEvent::MapApplied { .. }
+            | ShardEvent::VersionTaken { .. } => {}
         }
     }
 
@@ -192,39 +208,7 @@ impl Router {
         self.counters.maps_applied += 1;
         let before = std::mem::replace(&mut self.map, Arc::clone(&map));
         self.serve_regions(now);
-        // Devices whose region, or whose region's instances, are others now: those learn of them.
-        for reference in self.sessions.refs() {
-            let Some(session) = self.sessions.find(reference) else {
-                continue;
-            };
-            if session.purpose != Purpose::Full {
-                continue;
-            }
-            let (device, epoch) = (session.key, session.epoch);
-            let region = map.region_of(device);
-            let old = before.region_of(device);
-            if region != old {
-                session.regions_before.retain(|&known| known != region && known != old);
-                // An empty map had no regions. Of a device that moves again and again, the last moves count.
-                if before.region(old).is_some() {
-                    session.regions_before.push(old);
-                }
-                if session.regions_before.len() > REGIONS_BEFORE_MAX {
-                    session.regions_before.remove(0);
-                }
-            }
-            if region == old && map.instances(region) == before.instances(old) {
-                continue;
-            }
-            for &node in map.instances(region) {
-                let told = region == old && before.instances(old).contains(&node);
-                if node == self.config.node {
-                    self.take_registration(now, region, node, device, epoch, out);
-                } else if !told && self.ready(node) {
-                    out.link(node, &Register { region, device, epoch });
-                }
-            }
-        }
+        self.reassign(now, &before, out);
         let version = map.id().version;
         for (needed, node, region, sync) in std::mem::take(&mut self.syncs_waiting) {
             if needed <= version {

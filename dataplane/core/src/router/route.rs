@@ -85,10 +85,10 @@ impl Router {
     fn route_by_region(&mut self, now: Now, forward: &Forward<'_>, gone: Epoch, out: &mut Outbox) {
         let device = forward.recipient;
         let region = self.map.region_of(device);
-        if self.served.contains(&region) {
-            if gone != Epoch::NONE {
-                self.take_unregistration(now, region, device, gone);
-            }
+        if gone != Epoch::NONE && !self.presence.is_empty() {
+            self.forget_gone(now, device, gone);
+        }
+        if self.served.contains(&region) || self.knows(device) {
             return self.route_as_instance(now, forward, region, out);
         }
         if gone == Epoch::NONE

@@ -20,7 +20,7 @@ use trunkline_wire::device::{
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
-use trunkline_wire::peer::{PeerFrame, SyncBegin};
+use trunkline_wire::peer::{MapTaken, MapVersion, PeerFrame, SyncBegin};
 use trunkline_wire::report::{Number, Outcome, TtlMs, Way};
 use trunkline_wire::time::Instant;
 
@@ -184,6 +184,10 @@ impl Cluster {
         router.apply_map(now, map, out);
     }
 
+    pub fn settled(&self, host: usize) -> bool {
+        self.hosts[host].router.settled(self.present(host))
+    }
+
     pub fn present(&self, host: usize) -> Now {
         let wall_ms = WALL_MS + self.now.micros() / 1_000 + self.hosts[host].wall_ahead_ms;
         Now { at: self.now, wall_ms }
@@ -200,6 +204,9 @@ impl Cluster {
             let serial = link.serial;
             link.frames.clear();
             self.event(from, ShardEvent::LinkUp { node: node(to), serial });
+            let version = self.hosts[from].router.map().id().version;
+            let newest = version;
+            self.push(from, to, &MapVersion { version, newest });
             let map = Arc::clone(self.hosts[from].router.map());
             let is_server = map.node(node(from)).is_some_and(|n| n.roles.connection);
             for (region, _) in map.regions().filter(|_| is_server) {
@@ -224,6 +231,14 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// What the link's book says, before anything that the router says from here on.
+    fn push(&mut self, from: usize, to: usize, frame: &impl Encode) {
+        self.carry_out(from);
+        let link = self.links.get_mut(&(from, to)).unwrap();
+        let serial = link.serial;
+        link.frames.push_back((serial, frame.to_vec()));
     }
 
     /// Both ends notice at once; what was under way is lost.
@@ -282,6 +297,33 @@ impl Cluster {
             .unwrap()
             .frames
             .push_back((0, frame.to_vec()));
+    }
+
+    /// What a node's link book does with the news of its one shard.
+    fn book_event(&mut self, host: usize, event: ShardEvent) {
+        match event {
+            ShardEvent::MapApplied { version, .. } => {
+                for to in 0..self.hosts.len() {
+                    if let Some(link) = self.links.get_mut(&(host, to)).filter(|link| link.up) {
+                        link.frames.push_back((
+                            link.serial,
+                            MapVersion {
+                                version,
+                                newest: version,
+                            }
+                            .to_vec(),
+                        ));
+                    }
+                }
+            }
+            ShardEvent::VersionTaken { node, version } => {
+                let to = node.0 as usize - 1;
+                if let Some(link) = self.links.get_mut(&(host, to)).filter(|link| link.up) {
+                    link.frames.push_back((link.serial, MapTaken { version }.to_vec()));
+                }
+            }
+            event => self.event(host, event),
+        }
     }
 
     fn event(&mut self, host: usize, event: ShardEvent) {
@@ -506,7 +548,7 @@ impl Cluster {
                             link.frames.push_back((link.serial, out.bytes(bytes).to_vec()));
                         }
                     }
-                    Effect::Event { event, .. } => self.event(host, *event),
+                    Effect::Event { event, .. } => self.book_event(host, *event),
                     Effect::Shard { .. } => unreachable!("a node has one shard here"),
                     Effect::WishLink { .. } => {}
                 }

@@ -9,7 +9,8 @@ use trunkline_wire::auth::LinkEnd;
 use trunkline_wire::codec::Text;
 use trunkline_wire::common::{Failure, Pong};
 use trunkline_wire::control::{
-    CONTROL_BODY_BYTES_MAX, ControlFrame, Draining, Join, Joined, Leave, MapAck, MapNack, MapRequest, Names, Renew,
+    CONTROL_BODY_BYTES_MAX, ControlFrame, Draining, Join, Joined, Leave, MapAck, MapNack, MapRequest, MapSettled,
+    Names, Renew,
 };
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::frame::{Decode, Encode};
@@ -188,6 +189,11 @@ impl<D: Driver> Agent<D> {
                         self.counters.maps_requested += 1;
                         self.send(&MapRequest {});
                     }
+                }
+                if self.settled != self.settled_told {
+                    self.settled_told = self.settled;
+                    let version = self.settled;
+                    self.send(&MapSettled { version });
                 }
             }
         }
@@ -376,6 +382,7 @@ impl<D: Driver> Agent<D> {
             )));
         }
         self.counters.control_sessions += 1;
+        self.settled_told = 0;
         self.failures = 0;
         let lease = Duration::from_millis(joined.lease_ms.into()).max(LEASE_MIN);
         self.move_on(|wire| Session::Member {

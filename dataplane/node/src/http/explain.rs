@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use trunkline_core::link::{LinkStatus, shard_of_node};
 use trunkline_core::router::Explanation;
-use trunkline_wire::id::{Epoch, IdRef, NodeId};
+use trunkline_wire::id::{Epoch, IdRef, NodeId, RegionId};
 use trunkline_wire::map::Map;
 
 use super::{ask, link_json};
@@ -65,6 +65,7 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         let passed: Vec<u32> = trail.nodes().iter().map(|node| node.0).collect();
         json!({ "way": format!("{way:?}").to_lowercase(), "passed": passed })
     });
+    let region = |id: RegionId| json!({ "id": id.0, "name": map.region(id).map(|region| region.name.clone()) });
     json!({
         "device": device,
         "key": found.key.to_string(),
@@ -72,7 +73,8 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         "shard": shard,
         "node": shared.node.0,
         "map_version": found.map_version,
-        "region": { "id": found.region.0, "name": map.region(found.region).map(|region| region.name.clone()) },
+        "region": region(found.region),
+        "region_also": found.region_also.map(region),
         "instances": instances.collect::<Vec<_>>(),
         "session": found.session.map(epoch),
         "superseded": found.superseded.map(epoch),

@@ -47,6 +47,11 @@ const GAUGES: &[Gauge] = &[
     ("map_version", "The version of the map in use; 0 is none", |shard| {
         &shard.map_version
     }),
+    (
+        "map_settled",
+        "The version of the map of which all that it asks of this shard is done",
+        |shard| &shard.map_settled,
+    ),
 ];
 
 impl Collector for Numbers {

@@ -18,6 +18,7 @@ use crate::config::{Config, DrainSection};
 use crate::entropy::Entropy;
 use crate::identity::Identity;
 use crate::mesh::{DrainOrder, Mailbox, Order, Then};
+use crate::stats::Stats;
 
 /// A running agent.
 pub(super) struct AgentThread {
@@ -75,6 +76,7 @@ pub(super) fn start_agent(
     identity: &Identity,
     ports: &Ports,
     keys: ClusterKeys,
+    stats: &Stats,
     mailboxes: &[Mailbox],
 ) -> Result<AgentThread, StartError> {
     // One connection.
@@ -119,9 +121,10 @@ pub(super) fn start_agent(
     });
     let (tell, joins) = mpsc::channel();
     let (theirs, mailboxes, drain) = (Arc::clone(&view), mailboxes.to_vec(), config.drain.clone());
+    let stats = stats.clone();
     let thread = thread::Builder::new()
         .name("agent".into())
-        .spawn(move || run_agent(agent, &theirs, &mailboxes, &drain, &tell))
+        .spawn(move || run_agent(agent, &theirs, &stats, &mailboxes, &drain, &tell))
         .map_err(StartError::System)?;
     Ok(AgentThread {
         thread,
@@ -137,6 +140,7 @@ type Tell = mpsc::Sender<Result<NodeId, (Option<ErrorCode>, String)>>;
 fn run_agent(
     mut agent: Agent<EpollDriver>,
     view: &AgentView,
+    stats: &Stats,
     mailboxes: &[Mailbox],
     drain: &DrainSection,
     tell: &Tell,
@@ -187,12 +191,15 @@ fn run_agent(
         view.member.store(agent.is_member(), Ordering::Relaxed);
         agent.set_sessions(view.sessions.load(Ordering::Relaxed));
         agent.set_draining(view.draining.load(Ordering::Relaxed));
+        agent.set_settled(stats.map_settled());
         if view.leave.load(Ordering::Acquire) && !leaving {
             leaving = true;
             agent.leave();
             continue;
         }
-        let soon = agent.driver().now() + AGENT_TURN_MAX;
+        let settling = stats.map_settled() != agent.map().id().version;
+        let wait = if settling { AGENT_TURN_SETTLING } else { AGENT_TURN_MAX };
+        let soon = agent.driver().now() + wait;
         if let Err(error) = agent.turn(Some(soon)) {
             tracing::error!("the agent's driver failed, and maps no longer come: {error}");
             return;
@@ -200,5 +207,7 @@ fn run_agent(
     }
 }
 
+/// How often the agent looks whether a newer map is settled, which others wait for.
+const AGENT_TURN_SETTLING: Duration = Duration::from_millis(20);
 /// How often the agent's view is refreshed.
 const AGENT_TURN_MAX: Duration = Duration::from_millis(500);

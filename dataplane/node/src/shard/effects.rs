@@ -151,6 +151,9 @@ impl<D: Driver> Shard<D> {
             ShardEvent::SyncTaken { node, region, sync } => {
                 self.book.sync_taken(node, region, sync, &mut self.link_out);
             }
+            ShardEvent::MapApplying { version, .. } => self.book.map_applying(version),
+            ShardEvent::MapApplied { shard, version } => self.book.map_applied(shard, version, &mut self.link_out),
+            ShardEvent::VersionTaken { node, version } => self.book.version_taken(node, version, &mut self.link_out),
             ShardEvent::LinkUp { .. } | ShardEvent::LinkDown { .. } | ShardEvent::SyncStart { .. } => {
                 self.router.event(now, event, &mut self.out);
             }

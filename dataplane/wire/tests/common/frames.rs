@@ -306,6 +306,17 @@ pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
             epoch: epoch(),
             in_sync: any::<bool>()
         }),
+        arm!(PeerFrame::MapVersion {
+            version: any::<u64>(),
+            newest: any::<u64>()
+        }),
+        arm!(PeerFrame::MapTaken { version: any::<u64>() }),
+        arm!(PeerFrame::Relay {
+            region: region(),
+            device: key(),
+            epoch: epoch(),
+            ended: any::<bool>()
+        }),
     ];
     arms.extend(link!(PeerFrame Opener));
     arms.extend(link!(PeerFrame Acceptor));
@@ -337,6 +348,7 @@ pub fn node_frame() -> impl Strategy<Value = NodeFrame<'static>> {
             request: any::<u32>(),
             json: bytes(300).prop_map(Tail)
         }),
+        arm!(NodeFrame::MapSettled { version: any::<u64>() }),
     ];
     arms.extend(link!(NodeFrame Opener));
     arms.extend(shared!(NodeFrame));

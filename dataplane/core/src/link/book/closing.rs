@@ -186,6 +186,7 @@ impl LinkBook {
         self.peers[at].current = None;
         self.counters.links_down += 1;
         self.taken.forget(node);
+        self.versions_taken.forget(node);
         out.push(LinkEffect::Event(ShardEvent::LinkDown { node, serial }));
         true
     }

@@ -220,7 +220,7 @@ impl LinkBook {
         self.serial += 1;
         let serial = self.serial;
         let link = &mut self.links[index as usize];
-        let node = link.node;
+        let (node, conn) = (link.node, link.conn);
         link.phase = Phase::Up;
         link.deadline = Instant::NEVER;
         (link.heard, link.pinged, link.traffic, link.up_at) = (now, now, now, now);
@@ -229,7 +229,12 @@ impl LinkBook {
         peer.current = Some(index);
         peer.trouble = None;
         self.next = now;
+        let announcement = self.announcement();
         out.push(LinkEffect::Event(ShardEvent::LinkUp { node, serial }));
+        // Before the streams: how they are read depends on it.
+        if let Some(conn) = conn {
+            out.send(conn, &announcement);
+        }
         self.sync_regions(index, out);
     }
 
@@ -264,7 +269,9 @@ impl LinkBook {
     fn has_room_for(&self, node: NodeId) -> bool {
         let spare = |peer: NodeId| {
             let at = self.find(peer).ok();
-            !at.is_some_and(|at| self.peers[at].required) && !need::requires(&self.map, peer, self.config.node)
+            !at.is_some_and(|at| self.peers[at].required)
+                && !self.partners.contains(&peer)
+                && !need::requires(&self.map, peer, self.config.node)
         };
         // A node that the map doesn't know yet has just joined.
         if !spare(node) || self.map.node(node).is_none() {

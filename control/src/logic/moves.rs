@@ -1,0 +1,695 @@
+//! Moves of slots and devices from one region to another, step by step, each a version of the map.
+//!
+//! ```text
+//! both     registered at R and S, found by R     then all members have settled it
+//! switch   registered at R and S, found by S     then all members have settled it
+//! end      S alone                               then all members have settled it: over
+//! ```
+//!
+//! A member has *settled* a version when all that it asks is done there ([`trunkline_wire::control::MapSettled`]). A lapsed lease is no
+//! such word: a move waits for the node until it is back, or leaves the map. All that a move needs is in the store, and every step
+//! changes it in one batch with the map, so that it goes on from where it was, whoever was killed. Nothing but a member's
+//! absence, or an operator, keeps one waiting.
+
+use serde_json::{Value, json};
+use tracing::{info, warn};
+use trunkline_wire::id::{DeviceKey, NodeId, RegionId};
+use trunkline_wire::map::{OVERRIDES_MAX, SLOTS};
+
+use super::operator::{Answer, Refused, Reply};
+use super::{Logic, Now};
+use crate::assignment;
+use crate::membership::Lease;
+use crate::request::What;
+use crate::state::moves::{MOVE_DEVICES_MAX, Mover, RUNS_MAX, Run, Stage, Then, runs};
+use crate::state::{Change, Device, Move, Region, Slots};
+
+/// Moves of which the map says something at a time: each makes three versions of it, and keeps sessions registered twice.
+pub const MOVES_ACTIVE_MAX: usize = 4;
+/// Moves that are not over. All of them, and those that are remembered, fit one answer.
+pub const MOVES_OPEN_MAX: usize = 64;
+/// Moves that are remembered when they are over, for those who ask how they ended.
+const MOVES_OVER_KEPT: usize = 32;
+/// Nodes and pairs of regions that an answer names; the others are counted.
+const NAMED_MAX: usize = 8;
+
+/// The whole of a share.
+pub const SHARE_WHOLE: u32 = 10_000;
+
+/// What is to move, before it is one.
+#[derive(Debug, Default)]
+struct Plan {
+    slots: Vec<Run>,
+    devices: Vec<Mover>,
+    retire: Option<RegionId>,
+    /// A device that has to be enrolled for it, under this name.
+    enroll: Option<(DeviceKey, String)>,
+}
+
+impl Logic {
+    /// A member has settled a version.
+    pub(super) fn map_settled(&mut self, now: Now, node: NodeId, version: u64) {
+        if let Some(online) = self.online.get_mut(&node) {
+            online.settled = version;
+        }
+        self.advance_moves(now);
+    }
+
+    /// Moves whose members have all settled go on, and others begin.
+    pub(super) fn advance_moves(&mut self, now: Now) {
+        if self.state.moves.values().all(|moved| moved.stage.is_over()) {
+            return;
+        }
+        let settled = self.settled_by_all();
+        let active = |moved: &&Move| moved.stage.is_active();
+        let due: Vec<u32> = self
+            .state
+            .moves
+            .iter()
+            .filter(|(_, moved)| active(moved) && moved.since <= settled)
+            .map(|(id, _)| *id)
+            .collect();
+        due.into_iter().for_each(|id| self.step(now, id));
+        loop {
+            let pending = self.state.moves.iter().find(|(_, moved)| moved.stage == Stage::Pending);
+            let Some(id) = pending.map(|(id, _)| *id) else { break };
+            if self.active_moves() >= MOVES_ACTIVE_MAX {
+                break;
+            }
+            self.begin(now, id);
+        }
+        self.forget_moves(now);
+    }
+
+    /// The version that every member has settled.
+    fn settled_by_all(&self) -> u64 {
+        let settled = self.state.members().map(|(node, _)| self.settled_by(node));
+        settled.min().unwrap_or(0)
+    }
+
+    fn settled_by(&self, node: NodeId) -> u64 {
+        self.online.get(&node).map_or(0, |online| online.settled)
+    }
+
+    fn active_moves(&self) -> usize {
+        self.state
+            .moves
+            .values()
+            .filter(|moved| moved.stage.is_active())
+            .count()
+    }
+
+    /// How many moves are not over.
+    pub fn open_moves(&self) -> usize {
+        self.state.moves.values().filter(|moved| !moved.stage.is_over()).count()
+    }
+
+    /// Whether one more move of devices that are enrolled may begin now.
+    pub(super) fn may_move_devices(&self) -> bool {
+        !self.enrolling.is_empty() && self.enrolling.len() < MOVE_DEVICES_MAX || self.active_moves() < MOVES_ACTIVE_MAX
+    }
+
+    /// The unfinished move that a device is in by itself.
+    pub(super) fn move_of_device(&self, key: DeviceKey) -> Option<(u32, Mover)> {
+        let mut open = self.state.moves.iter().filter(|(_, moved)| !moved.stage.is_over());
+        open.find_map(|(id, moved)| moved.mover(key).map(|mover| (*id, *mover)))
+    }
+
+    /// Whether a device is to move with the next batch, since it was just enrolled.
+    pub(super) fn is_enrolling(&self, key: DeviceKey) -> bool {
+        self.enrolling.iter().any(|mover| mover.key == key)
+    }
+
+    /// Whether a region is being removed.
+    pub(super) fn is_retiring(&self, region: RegionId) -> bool {
+        let mut open = self.state.moves.values().filter(|moved| !moved.stage.is_over());
+        open.any(|moved| moved.retire == Some(region))
+    }
+
+    fn move_of_slot(&self, slot: u16) -> Option<u32> {
+        let mut open = self.state.moves.iter().filter(|(_, moved)| !moved.stage.is_over());
+        open.find_map(|(id, moved)| moved.has_slot(slot).then_some(*id))
+    }
+
+    /// The region of a device's slot, as the map says it.
+    pub(super) fn region_of_slot(&self, key: DeviceKey) -> Option<RegionId> {
+        self.state.slots.as_ref().map(|slots| slots[usize::from(key.slot())])
+    }
+
+    /// Devices that were enrolled since the last batch, and belong to another region than their slot's, move there together.
+    pub(super) fn flush_enrolling(&mut self) {
+        let Some(now) = self.enrolling_since.take() else { return };
+        let mut devices = std::mem::take(&mut self.enrolling);
+        devices.sort_unstable_by_key(|mover| mover.key);
+        let plan = Plan {
+            devices,
+            ..Plan::default()
+        };
+        let id = self.add_move(now, plan);
+        self.begin(now, id);
+    }
+
+    fn add_move(&mut self, now: Now, plan: Plan) -> u32 {
+        let id = self.state.moves.last_key_value().map_or(0, |(id, _)| *id) + 1;
+        let Plan {
+            slots, devices, retire, ..
+        } = plan;
+        let moved = Move {
+            stage: Stage::Pending,
+            since: 0,
+            slots,
+            devices,
+            retire,
+            asked_ms: now.wall_ms,
+            stage_ms: now.wall_ms,
+        };
+        self.change(now.at, Change::Move(id, Some(moved)));
+        id
+    }
+
+    fn enter(&mut self, now: Now, id: u32, stage: Stage) -> Move {
+        let mut moved = self.state.moves[&id].clone();
+        moved.stage = stage;
+        moved.stage_ms = now.wall_ms;
+        if stage.is_active() {
+            // What changes the map is in the next version, with all that is staged.
+            moved.since = self.state.version + 1;
+        }
+        info!(id, stage = stage.name(), "a move");
+        self.change(now.at, Change::Move(id, Some(moved.clone())));
+        moved
+    }
+
+    fn begin(&mut self, now: Now, id: u32) {
+        let moved = self.enter(now, id, Stage::Both);
+        self.counters.moves_begun += 1;
+        for mover in moved.devices.iter().filter(|mover| mover.then != Then::Removed) {
+            self.assign_to(now, mover.key, Some(mover.to));
+        }
+    }
+
+    fn step(&mut self, now: Now, id: u32) {
+        match self.state.moves[&id].stage {
+            Stage::Both => {
+                let moved = self.enter(now, id, Stage::Switch);
+                if let Some(mut slots) = self.state.slots.clone() {
+                    for run in &moved.slots {
+                        slots[usize::from(run.first)..=usize::from(run.last)].fill(run.to);
+                    }
+                    self.change(now.at, Change::Slots(Some(slots)));
+                }
+            }
+            Stage::Switch => {
+                let moved = self.enter(now, id, Stage::End);
+                for mover in moved.devices.iter().filter(|mover| mover.then == Then::Removed) {
+                    self.remove_device(now, mover.key);
+                }
+            }
+            Stage::End => {
+                let moved = self.enter(now, id, Stage::Done);
+                self.counters.moves_done += 1;
+                if let Some(region) = moved.retire {
+                    self.retire(now, region);
+                }
+            }
+            Stage::Back => drop(self.enter(now, id, Stage::Aborted)),
+            // Nobody is waited for.
+            Stage::Pending | Stage::Done | Stage::Aborted => {}
+        }
+    }
+
+    /// Nothing is left in this region: it goes, and its instances serve it no more.
+    fn retire(&mut self, now: Now, region: RegionId) {
+        warn!(%region, name = self.region_name(region), "a region is removed");
+        let nodes: Vec<_> = self
+            .state
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.regions.contains(&region))
+            .collect();
+        let nodes: Vec<_> = nodes.into_iter().map(|(id, node)| (*id, node.clone())).collect();
+        for (id, mut node) in nodes {
+            node.regions.remove(&region);
+            self.change(now.at, Change::Node(id, Some(node)));
+        }
+        self.devices_by_region.remove(&region);
+        self.change(now.at, Change::Region(region, None));
+    }
+
+    /// Sets, or takes back, the region of an enrolled device.
+    pub(super) fn assign_to(&mut self, now: Now, key: DeviceKey, region: Option<RegionId>) {
+        let Some(mut device) = self.state.devices.get(&key).cloned() else {
+            return;
+        };
+        if let Some((before, _)) = device.assigned
+            && let Some(count) = self.devices_by_region.get_mut(&before)
+        {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(region) = region {
+            *self.devices_by_region.entry(region).or_default() += 1;
+        }
+        device.wanted = device.wanted.and(region);
+        device.assigned = region.map(|region| (region, now.wall_ms));
+        self.change(now.at, Change::Device(key, Some(device)));
+    }
+
+    /// Takes a device's override away.
+    pub(super) fn remove_device(&mut self, now: Now, key: DeviceKey) {
+        self.assign_to(now, key, None);
+        self.pending.retain(|(_, pending)| *pending != key);
+        self.change(now.at, Change::Device(key, None));
+    }
+
+    /// Moves that have been over for longest are forgotten.
+    fn forget_moves(&mut self, now: Now) {
+        let over = self.state.moves.iter().filter(|(_, moved)| moved.stage.is_over());
+        let over: Vec<u32> = over.map(|(id, _)| *id).collect();
+        let surplus = over.len().saturating_sub(MOVES_OVER_KEPT);
+        for id in over.into_iter().take(surplus) {
+            self.change(now.at, Change::Move(id, None));
+        }
+    }
+
+    // What operators ask for.
+
+    /// Moves a device, slots, or a share of a region's slots.
+    pub(super) fn move_what(&mut self, now: Now, what: &What, to: &str, dry_run: bool) -> Result<Reply, Refused> {
+        let target = self.region_to_move_to(to)?;
+        let plan = match what {
+            What::Device(device) => self.plan_device(device, target)?,
+            What::Slots { first, last } => self.plan_slots(*first, *last, target)?,
+            What::Share { from, share } => self.plan_share(from, *share, target)?,
+        };
+        self.undertake(now, plan, dry_run)
+    }
+
+    /// Spreads the slots anew by weight.
+    pub(super) fn rebalance(&mut self, now: Now, dry_run: bool) -> Result<Reply, Refused> {
+        let before = self.slots_to_move()?.clone();
+        if let Some(id) = self
+            .state
+            .moves
+            .iter()
+            .find(|(_, moved)| !moved.stage.is_over() && !moved.slots.is_empty())
+        {
+            let id = id.0;
+            return Err(format!(
+                "move {id} has slots on their way: wait for it (`moves`), or abort it"
+            ));
+        }
+        let Some(after) = assignment::spread(Some(&before), &self.weights()) else {
+            return Err("no region with an instance has a weight above 0: set one with `region`".into());
+        };
+        let slots = runs(&before, &after);
+        if slots.is_empty() {
+            return Ok(Reply::Committed(Answer::Done(json!({ "moved": 0, "move": null }))));
+        }
+        let plan = Plan {
+            slots,
+            ..Plan::default()
+        };
+        self.undertake(now, plan, dry_run)
+    }
+
+    /// Moves all that a region has to the others, then removes it.
+    pub(super) fn remove_region(&mut self, now: Now, name: &str, dry_run: bool) -> Result<Reply, Refused> {
+        let region = self.state.region_named(name).ok_or_else(|| self.unknown_region(name))?;
+        let before = self.slots_to_move()?.clone();
+        let mut weights = self.weights();
+        weights.remove(&region);
+        let Some(after) = assignment::spread(Some(&before), &weights) else {
+            return Err(format!(
+                "the region `{name}` is the last one with an instance and a weight: another has to take what it has"
+            ));
+        };
+        // Only what leaves this region moves; how the others share theirs is a rebalance's affair.
+        let slots = if before.contains(&region) {
+            runs(&before, &without(&before, &after, region))
+        } else {
+            Vec::new()
+        };
+        let waiting = self.pending.iter().any(|(_, key)| {
+            let device = self.state.devices.get(key);
+            device.is_some_and(|device| device.wanted == Some(region))
+        });
+        if waiting {
+            return Err(format!(
+                "a device is being enrolled in the region `{name}`: try again in a moment"
+            ));
+        }
+        let mut counts = self.devices_by_region.clone();
+        let mut devices = Vec::new();
+        for (key, device) in &self.state.devices {
+            if device.assigned.is_none_or(|(assigned, _)| assigned != region) {
+                continue;
+            }
+            let to = assignment::choose(&weights, &counts).expect("there are weights");
+            *counts.entry(to).or_default() += 1;
+            devices.push(Mover {
+                key: *key,
+                from: region,
+                to,
+                then: Then::Kept,
+            });
+        }
+        let plan = Plan {
+            slots,
+            devices,
+            retire: Some(region),
+            enroll: None,
+        };
+        self.undertake(now, plan, dry_run)
+    }
+
+    /// Gives up a move that has not switched yet.
+    pub(super) fn abort_move(&mut self, now: Now, id: u32) -> Result<Reply, Refused> {
+        let moved = self.find_move(id)?.clone();
+        match moved.stage {
+            Stage::Pending => {
+                self.enter(now, id, Stage::Aborted);
+                let made = moved.devices.iter().filter(|mover| mover.then == Then::Made);
+                made.for_each(|mover| self.remove_device(now, mover.key));
+            }
+            Stage::Both => {
+                self.enter(now, id, Stage::Back);
+                for mover in &moved.devices {
+                    match mover.then {
+                        Then::Made => self.remove_device(now, mover.key),
+                        Then::Kept => self.assign_to(now, mover.key, Some(mover.from)),
+                        Then::Removed => {}
+                    }
+                }
+            }
+            Stage::Switch | Stage::End => {
+                return Err(format!(
+                    "move {id} has switched already: let it end, then move back what it has moved"
+                ));
+            }
+            Stage::Back => return Err(format!("move {id} is being given up already")),
+            Stage::Done | Stage::Aborted => return Err(format!("move {id} is over: {}", moved.stage.name())),
+        }
+        self.counters.moves_aborted += 1;
+        Ok(Reply::Committed(Answer::Move(id)))
+    }
+
+    /// A device that is enrolled no longer goes back to the region of its slot.
+    pub(super) fn unenroll_moving(&mut self, now: Now, key: DeviceKey, from: RegionId) -> Result<Reply, Refused> {
+        let to = self.region_of_slot(key).ok_or("there is no map yet")?;
+        if let Some(id) = self.move_of_slot(key.slot()) {
+            return Err(format!(
+                "the device's slot {} is on its way in move {id}: wait for it",
+                key.slot()
+            ));
+        }
+        let then = Then::Removed;
+        let plan = Plan {
+            devices: vec![Mover { key, from, to, then }],
+            ..Plan::default()
+        };
+        self.undertake(now, plan, false)
+    }
+
+    pub(super) fn show_moves(&self, now: Now) -> Value {
+        let all = self.state.moves.keys().rev().map(|id| self.move_json(now, *id));
+        json!({ "moves": all.collect::<Vec<_>>(), "version": self.version() })
+    }
+
+    pub(super) fn show_move(&self, now: Now, id: u32) -> Result<Value, Refused> {
+        self.find_move(id)?;
+        Ok(self.move_json(now, id))
+    }
+
+    fn find_move(&self, id: u32) -> Result<&Move, Refused> {
+        let known = self.state.moves.get(&id);
+        known.ok_or_else(|| format!("there is no move {id}, or it has been over for long: see `moves`"))
+    }
+
+    /// One move, for people and programs.
+    pub(super) fn move_json(&self, now: Now, id: u32) -> Value {
+        let Some(moved) = self.state.moves.get(&id) else {
+            return json!({ "move": id });
+        };
+        let waiting: Vec<(NodeId, &str)> = if moved.stage.is_active() {
+            let members = self
+                .state
+                .members()
+                .filter(|(node, _)| self.settled_by(*node) < moved.since);
+            members.map(|(node, record)| (node, record.name.as_str())).collect()
+        } else {
+            Vec::new()
+        };
+        let named = waiting.iter().take(NAMED_MAX).map(|&(node, name)| {
+            let lease = match (self.leases.of(now.at, node), self.online.contains_key(&node)) {
+                (Lease::Lapsed, _) => "lapsed",
+                (Lease::Live, false) => "not connected",
+                (Lease::Live, true) => "live",
+            };
+            json!({ "node": node.0, "name": name, "lease": lease })
+        });
+        let mut value = plan_json(self, &moved.slots, &moved.devices, moved.retire);
+        value["move"] = id.into();
+        value["stage"] = moved.stage.name().into();
+        value["over"] = moved.stage.is_over().into();
+        value["since_version"] = moved.since.into();
+        value["members"] = self.state.members().count().into();
+        value["waiting"] = waiting.len().into();
+        value["waiting_for"] = Value::Array(named.collect());
+        value["asked_ms"] = moved.asked_ms.into();
+        value["stage_ms"] = moved.stage_ms.into();
+        value
+    }
+
+    /// Checks the whole of it, then begins it.
+    fn undertake(&mut self, now: Now, plan: Plan, dry_run: bool) -> Result<Reply, Refused> {
+        self.check(&plan)?;
+        if dry_run {
+            let mut value = plan_json(self, &plan.slots, &plan.devices, plan.retire);
+            value["dry_run"] = true.into();
+            value["moved"] = value["slots"].clone();
+            return Ok(Reply::Now(value));
+        }
+        if let Some((key, id)) = plan.enroll.clone() {
+            let record = Device {
+                id,
+                wanted: None,
+                enrolled_ms: now.wall_ms,
+                assigned: None,
+            };
+            self.change(now.at, Change::Device(key, Some(record)));
+        }
+        if let Some(region) = plan.retire {
+            // Nothing new is to come to it meanwhile.
+            let name = self.region_name(region).to_owned();
+            self.change(now.at, Change::Region(region, Some(Region { name, weight: 0 })));
+        }
+        let id = self.add_move(now, plan);
+        self.advance_moves(now);
+        Ok(Reply::Committed(Answer::Move(id)))
+    }
+
+    fn check(&self, plan: &Plan) -> Result<(), Refused> {
+        if plan.slots.is_empty() && plan.devices.is_empty() && plan.retire.is_none() {
+            return Err("there is nothing to move".into());
+        }
+        if self.open_moves() >= MOVES_OPEN_MAX {
+            return Err(format!(
+                "{MOVES_OPEN_MAX} moves are not over yet, and more are not taken: wait for some, or abort them"
+            ));
+        }
+        if plan.slots.len() > RUNS_MAX || plan.devices.len() > MOVE_DEVICES_MAX {
+            return Err(format!(
+                "this moves {} devices with an override, and {MOVE_DEVICES_MAX} are the most at once: move some first",
+                plan.devices.len()
+            ));
+        }
+        if plan.enroll.is_some() && self.state.devices.len() >= OVERRIDES_MAX {
+            return Err(format!(
+                "{OVERRIDES_MAX} devices are enrolled, and more are not possible; others go by their slot"
+            ));
+        }
+        for (id, other) in self.state.moves.iter().filter(|(_, moved)| !moved.stage.is_over()) {
+            let retired = |region: RegionId| other.retire == Some(region) || plan.retire == Some(region);
+            let touched = plan.pairs().chain(other.pairs()).flat_map(|(from, to)| [from, to]);
+            let clash = if let Some(slot) = overlap(&plan.slots, &other.slots) {
+                format!("slot {slot} is")
+            } else if plan.devices.iter().any(|mover| other.mover(mover.key).is_some()) {
+                "the device, or one of them, is".to_owned()
+            } else if returns_to(&other.devices, &plan.slots) || returns_to(&plan.devices, &other.slots) {
+                "a device that goes back to one of these slots is".to_owned()
+            } else if plan.retire.is_some() && touched.into_iter().any(retired)
+                || other
+                    .retire
+                    .is_some_and(|region| plan.pairs().any(|(from, to)| from == region || to == region))
+            {
+                "a region that is being removed is".to_owned()
+            } else {
+                continue;
+            };
+            return Err(format!(
+                "{clash} on the way in move {id} already: wait for it (`moves`), or abort it"
+            ));
+        }
+        Ok(())
+    }
+
+    fn plan_device(&self, device: &str, to: RegionId) -> Result<Plan, Refused> {
+        let key = self.key_of(device)?;
+        let by_slot = self.slots_to_move()?[usize::from(key.slot())];
+        let known = self.state.devices.get(&key);
+        if let Some((id, _)) = self.move_of_device(key) {
+            return Err(format!(
+                "the device `{device}` is on its way in move {id} already: wait for it, or abort it"
+            ));
+        }
+        if self.is_enrolling(key) || self.pending.iter().any(|(_, pending)| *pending == key) {
+            return Err(format!(
+                "the device `{device}` is being enrolled: try again in a moment"
+            ));
+        }
+        let assigned = known.and_then(|known| known.assigned).map(|(region, _)| region);
+        let from = assigned.unwrap_or(by_slot);
+        if from == to {
+            return Err(format!(
+                "the device `{device}` is in the region `{}` already",
+                self.region_name(to)
+            ));
+        }
+        let then = if known.is_some() { Then::Kept } else { Then::Made };
+        Ok(Plan {
+            devices: vec![Mover { key, from, to, then }],
+            enroll: known.is_none().then(|| (key, device.to_owned())),
+            ..Plan::default()
+        })
+    }
+
+    fn plan_slots(&self, first: u16, last: u16, to: RegionId) -> Result<Plan, Refused> {
+        if first > last {
+            return Err(format!("the slots {first}-{last} are none: give the lower one first"));
+        }
+        let before = self.slots_to_move()?;
+        let mut after = before.clone();
+        after[usize::from(first)..=usize::from(last)].fill(to);
+        let slots = runs(before, &after);
+        if slots.is_empty() {
+            let to = self.region_name(to);
+            return Err(format!("the slots {first}-{last} are in the region `{to}` already"));
+        }
+        Ok(Plan {
+            slots,
+            ..Plan::default()
+        })
+    }
+
+    /// A share of a region's slots: its highest ones, as a rebalance takes them.
+    fn plan_share(&self, from: &str, share: u32, to: RegionId) -> Result<Plan, Refused> {
+        let source = self.state.region_named(from).ok_or_else(|| self.unknown_region(from))?;
+        if source == to {
+            return Err(format!("the region `{from}` can't move to itself"));
+        }
+        if share == 0 || share > SHARE_WHOLE {
+            return Err("a share is above 0 % and at most 100 %".into());
+        }
+        let before = self.slots_to_move()?;
+        let has = before.iter().filter(|region| **region == source).count();
+        let count = (has as u64 * u64::from(share) / u64::from(SHARE_WHOLE)) as usize;
+        if count == 0 {
+            return Err(format!(
+                "this share of the region `{from}`, which has {has} of {SLOTS} slots, is none"
+            ));
+        }
+        let mut after = before.clone();
+        after
+            .iter_mut()
+            .rev()
+            .filter(|region| **region == source)
+            .take(count)
+            .for_each(|region| *region = to);
+        Ok(Plan {
+            slots: runs(before, &after),
+            ..Plan::default()
+        })
+    }
+
+    fn slots_to_move(&self) -> Result<&Slots, Refused> {
+        let none = || "the slots are not assigned yet: the first regions have to join".into();
+        self.state.slots.as_ref().ok_or_else(none)
+    }
+
+    fn region_to_move_to(&self, name: &str) -> Result<RegionId, Refused> {
+        let region = self.state.region_named(name).ok_or_else(|| self.unknown_region(name))?;
+        if self.state.instances(region).next().is_none() {
+            return Err(format!(
+                "the region `{name}` has no instance: start one first, or choose another region"
+            ));
+        }
+        Ok(region)
+    }
+}
+
+impl Plan {
+    fn pairs(&self) -> impl Iterator<Item = (RegionId, RegionId)> {
+        let slots = self.slots.iter().map(|run| (run.from, run.to));
+        slots.chain(self.devices.iter().map(|mover| (mover.from, mover.to)))
+    }
+}
+
+/// The first slot that is in both.
+fn overlap(a: &[Run], b: &[Run]) -> Option<u16> {
+    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+    while let (Some(one), Some(other)) = (left.peek(), right.peek()) {
+        if one.first.max(other.first) <= one.last.min(other.last) {
+            return Some(one.first.max(other.first));
+        }
+        if one.last < other.last {
+            left.next();
+        } else {
+            right.next();
+        }
+    }
+    None
+}
+
+/// Whether a device goes back to one of these slots.
+fn returns_to(devices: &[Mover], slots: &[Run]) -> bool {
+    let returning = devices.iter().filter(|mover| mover.then == Then::Removed);
+    let mut slot = returning.map(|mover| mover.key.slot());
+    slot.any(|slot| slots.iter().any(|run| run.first <= slot && slot <= run.last))
+}
+
+/// `before`, but for the slots of `region`, which go where `after` has more than before.
+fn without(before: &Slots, after: &Slots, region: RegionId) -> Slots {
+    let (had, has) = (assignment::counts(before), assignment::counts(after));
+    let more = has
+        .iter()
+        .map(|(to, count)| (*to, count.saturating_sub(had.get(to).copied().unwrap_or(0))));
+    let mut takers: Vec<RegionId> = more.flat_map(|(to, count)| std::iter::repeat_n(to, count)).collect();
+    let mut slots = before.clone();
+    let spare = *has.keys().next().expect("some region has slots");
+    for slot in slots.iter_mut().rev().filter(|slot| **slot == region) {
+        *slot = takers.pop().unwrap_or(spare);
+    }
+    slots
+}
+
+fn plan_json(logic: &Logic, slots: &[Run], devices: &[Mover], retire: Option<RegionId>) -> Value {
+    let mut pairs: std::collections::BTreeMap<(RegionId, RegionId), (usize, usize)> = Default::default();
+    for run in slots {
+        pairs.entry((run.from, run.to)).or_default().0 += usize::from(run.last - run.first) + 1;
+    }
+    for mover in devices {
+        pairs.entry((mover.from, mover.to)).or_default().1 += 1;
+    }
+    let named = pairs.iter().take(NAMED_MAX).map(|((from, to), (slots, devices))| {
+        let (from, to) = (logic.region_name(*from), logic.region_name(*to));
+        json!({ "from": from, "to": to, "slots": slots, "devices": devices })
+    });
+    let all: usize = pairs.values().map(|(slots, _)| slots).sum();
+    json!({
+        "slots": all,
+        "devices": devices.len(),
+        "pairs": named.collect::<Vec<_>>(),
+        "pairs_left_out": pairs.len().saturating_sub(NAMED_MAX),
+        "removes_region": retire.map(|region| logic.region_name(region)),
+    })
+}
