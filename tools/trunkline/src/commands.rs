@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod listen;
 pub mod load;
+pub mod moves;
 pub mod node;
 pub mod replay;
 pub mod send;

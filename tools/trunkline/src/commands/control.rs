@@ -12,6 +12,7 @@ use trunkline_control::admin::Admin;
 use trunkline_control::config::{Config, InitialRegion, Interval};
 use trunkline_control::store::Force;
 
+use super::moves::{self, Follow, MoveArgs};
 use crate::control_plane::ControlPlane;
 use crate::output::Progress;
 use crate::signals::Stop;
@@ -24,6 +25,7 @@ use crate::signals::Stop;
   trunkline control --data-dir /var/lib/trunkline --secret-file /etc/trunkline/secret --listen 10.0.0.1:7402
   trunkline control enroll alice --region eu
   trunkline control drain edge-1 --rate 200
+  trunkline control move --share 25% --from eu --to us
   trunkline control backup /var/backups/trunkline.bak"
 )]
 pub struct Args {
@@ -98,7 +100,7 @@ enum Request {
         #[command(flatten)]
         reach: Reach,
     },
-    /// Gives a device back to the region of its slot.
+    /// Gives a device back to the region of its slot, without a gap.
     Unenroll {
         /// The device's id.
         device: DeviceId,
@@ -115,8 +117,46 @@ enum Request {
         #[command(flatten)]
         reach: Reach,
     },
-    /// Spreads the devices over the regions by weight; as few move as possible.
+    /// Spreads the devices over the regions by weight; as few move as possible, without a gap.
     Rebalance {
+        #[command(flatten)]
+        follow: Follow,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Moves a device, slots, or a share of a region's slots to another region, without a gap, and shows how far it is.
+    Move(Box<MoveArgs>),
+    /// Lists the moves that are not over, and the latest that are.
+    Moves {
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Shows how far a move is until it is over.
+    Watch {
+        /// The move's number.
+        id: u32,
+        /// Prints one JSON object, as the move stands in the end.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Gives up a move that has not switched yet.
+    Abort {
+        /// The move's number.
+        id: u32,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Moves all that a region has to the others, without a gap, then removes it.
+    RemoveRegion {
+        /// The region's name.
+        name: String,
+        #[command(flatten)]
+        follow: Follow,
         #[command(flatten)]
         reach: Reach,
     },
@@ -198,7 +238,6 @@ fn ask(request: Request) -> anyhow::Result<()> {
         ),
         Request::Unenroll { device, reach } => (reach, json!({ "op": "unenroll", "device": device.as_str() })),
         Request::Region { name, weight, reach } => (reach, json!({ "op": "region", "name": name, "weight": weight })),
-        Request::Rebalance { reach } => (reach, json!({ "op": "rebalance" })),
         Request::Drain {
             node,
             rate,
@@ -206,6 +245,14 @@ fn ask(request: Request) -> anyhow::Result<()> {
             no_wait,
             reach,
         } => return drain(&reach, &node, rate, undo, no_wait),
+        Request::Rebalance { follow, reach } => return moves::ask(&reach, json!({ "op": "rebalance" }), &follow),
+        Request::Move(args) => return moves::run(&args),
+        Request::Moves { json, reach } => return moves::list(&reach, json),
+        Request::Watch { id, json, reach } => return moves::watch(&reach, id.into(), json),
+        Request::Abort { id, reach } => (reach, json!({ "op": "abort-move", "id": id })),
+        Request::RemoveRegion { name, follow, reach } => {
+            return moves::ask(&reach, json!({ "op": "remove-region", "name": name }), &follow);
+        }
         Request::RemoveNode { node, force, reach } => {
             let node = node_ref(&node);
             (reach, json!({ "op": "remove-node", "node": node, "force": force }))
