@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use trunkline_control::config::{Config, InitialRegion};
+use trunkline_control::logic::Logic;
 use trunkline_control::server::Server;
 use trunkline_control::store::MemoryStore;
 use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World, WorldOptions};
@@ -292,6 +293,24 @@ impl Cluster {
     /// Whether the control plane runs.
     pub fn control_runs(&self) -> bool {
         self.control.is_some()
+    }
+
+    /// An operator's request, at the control plane's own process. Its answer is what it does.
+    pub(crate) fn ask_control(&mut self, request: &str) {
+        let Some(control) = &mut self.control else { return };
+        control.ask(request.as_bytes());
+        let due: Vec<DriverId> = self
+            .actors
+            .iter()
+            .filter(|(_, actor)| **actor == Actor::Control)
+            .map(|(id, _)| *id)
+            .collect();
+        due.into_iter().for_each(|id| self.set_deadline(id, Instant::ZERO));
+    }
+
+    /// What the control plane decides by.
+    pub(crate) fn control_logic(&self) -> Option<&Logic> {
+        self.control.as_ref().and_then(Server::logic)
     }
 
     /// The version of the map that control publishes; 0 without control.
@@ -582,7 +601,7 @@ fn node_specs(spec: &Spec) -> Vec<NodeSpec> {
     nodes
 }
 
-fn region_name(region: usize) -> String {
+pub(crate) fn region_name(region: usize) -> String {
     format!("region-{region}")
 }
 

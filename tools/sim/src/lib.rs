@@ -5,6 +5,7 @@
 //! | `cluster` | hosts and processes, and who takes a turn when |
 //! | `node`, `devices` | what runs on them |
 //! | `faults` | what a scenario does to them |
+//! | `moves` | devices and slots that move between regions |
 //! | `ledger` | what users have sent, seen and been told, held against the promises |
 //! | `watch` | what nodes believe, held against the promises: at intervals, and at rest |
 //! | `model`, `sums` | the same after every turn of a shard |
@@ -27,6 +28,7 @@ mod inflict;
 pub mod journal;
 pub mod ledger;
 mod model;
+pub mod moves;
 mod node;
 mod pairs;
 pub mod promise;

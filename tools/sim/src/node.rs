@@ -166,6 +166,7 @@ impl NodeHost {
             .map(|shard| shard.router().sessions() as u64)
             .sum();
         process.agent.set_sessions(sessions);
+        process.agent.set_settled(process.stats.map_settled());
         process.agent.turn(Some(now)).expect("a simulated driver doesn't fail");
         for news in process.agent.news() {
             if let News::Map(map) = news {
@@ -230,7 +231,13 @@ impl Process {
 
     /// When each is due, in the order of [`Process::drivers`].
     pub(crate) fn deadlines(&mut self) -> impl Iterator<Item = (DriverId, Instant)> {
-        let agent = (self.agent.driver().id(), self.agent.deadline());
+        // On a thread of its own, the agent looks every few milliseconds.
+        let due = if self.agent.set_settled(self.stats.map_settled()) {
+            Instant::ZERO
+        } else {
+            self.agent.deadline()
+        };
+        let agent = (self.agent.driver().id(), due);
         let shards = self
             .shards
             .iter_mut()

@@ -1,0 +1,55 @@
+//! Moves in a simulated cluster: what an operator asks of the control plane, at its own process.
+
+use trunkline_control::state::moves::Stage;
+
+use crate::cluster::{Cluster, region_name};
+use crate::journal::DeviceNo;
+use crate::ledger::id_of;
+
+impl Cluster {
+    /// Moves slots to a region, by its place. False without control, or if it refuses.
+    pub fn move_slots(&mut self, first: u16, last: u16, to: usize) -> bool {
+        self.begin_move(&format!(r#"{{"slots":{{"first":{first},"last":{last}}}}}"#), to)
+    }
+
+    /// Moves a device to a region, by its place. False without control, or if it refuses.
+    pub fn move_device(&mut self, device: DeviceNo, to: usize) -> bool {
+        self.begin_move(&format!(r#"{{"device":"{}"}}"#, id_of(device)), to)
+    }
+
+    fn begin_move(&mut self, what: &str, to: usize) -> bool {
+        let region = region_name(to);
+        let before = self.moves_begun();
+        self.ask_control(&format!(r#"{{"op":"move","what":{what},"to":"{region}"}}"#));
+        let begun = self.moves_begun() > before;
+        let how = if begun { "move" } else { "can't move" };
+        self.note(format!("{what} {how} to {region}"));
+        begun
+    }
+
+    /// Gives up the latest move. Nothing happens if it has switched.
+    pub fn abort_move(&mut self) {
+        let id = self.moves_begun();
+        self.note(format!("move {id} is given up"));
+        self.ask_control(&format!(r#"{{"op":"abort-move","id":{id}}}"#));
+    }
+
+    /// The stage of the latest move, as far as it's published; `None` without control, or before the first.
+    pub fn move_stage(&self) -> Option<Stage> {
+        let moves = &self.control_logic()?.state().moves;
+        let (_, latest) = moves.last_key_value()?;
+        (latest.since <= self.control_version()).then_some(latest.stage)
+    }
+
+    /// How many moves are not over; 0 without control.
+    pub fn moves_open(&self) -> usize {
+        self.control_logic().map_or(0, |logic| logic.open_moves())
+    }
+
+    fn moves_begun(&self) -> u32 {
+        let last = self
+            .control_logic()
+            .and_then(|logic| logic.state().moves.last_key_value());
+        last.map_or(0, |(id, _)| *id)
+    }
+}
