@@ -100,6 +100,8 @@ impl Server {
                         }
                         Some(PeerFrame::Reply(reply)) => Said::Answer(reply.number, reply.answer),
                         Some(PeerFrame::Synced(_)) => Said::Synced { registered },
+                        // The node shuts down.
+                        Some(PeerFrame::LinkClose(_)) => return,
                         other => panic!("{other:?}"),
                     };
                     if tell.send(said).is_err() {

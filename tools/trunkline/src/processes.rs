@@ -16,8 +16,8 @@ use serde_json::Value;
 
 /// How long a process may take until it says that it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a process may take to end when it is asked to.
-const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process may take to end when it is asked to: its drain, and a little.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 
 /// One process of the cluster.

@@ -30,11 +30,15 @@ pub enum Kind {
     Disk,
     /// A connection server has no descriptors left, and mute connections ask for more.
     Descriptors,
+    /// A connection server is drained, and taken back.
+    Drain,
+    /// SIGTERM of a node, which is started again.
+    Restart,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 12] = [
         Kind::Kill,
         Kind::Region,
         Kind::Pause,
@@ -45,6 +49,8 @@ impl Kind {
         Kind::Control,
         Kind::Disk,
         Kind::Descriptors,
+        Kind::Drain,
+        Kind::Restart,
     ];
 }
 
@@ -69,6 +75,10 @@ pub enum Fault {
     Disk(String),
     /// See [`Kind::Descriptors`].
     Descriptors(String),
+    /// See [`Kind::Drain`].
+    Drain(String),
+    /// See [`Kind::Restart`].
+    Restart(String),
 }
 
 /// A fault, and for how long.
@@ -142,6 +152,8 @@ impl Plan {
                 Fault::Disk(names().nth(place).unwrap_or_else(|| "control".into()))
             }
             Kind::Descriptors => Fault::Descriptors(self.edge()),
+            Kind::Drain => Fault::Drain(self.edge()),
+            Kind::Restart => Fault::Restart(self.node()),
         }
     }
 
@@ -176,8 +188,8 @@ impl Fault {
     /// The connection servers that it cuts off from their devices, wholly or in part.
     pub fn edges(&self) -> Vec<String> {
         let named: Vec<&String> = match self {
-            // A device learns of that by a reset, at once.
-            Fault::Kill(_) => Vec::new(),
+            // A device learns of that by a reset, or is told, at once.
+            Fault::Kill(_) | Fault::Drain(_) | Fault::Restart(_) => Vec::new(),
             Fault::Pause(name) | Fault::Unplug(name) | Fault::Slow(name) | Fault::Descriptors(name) => vec![name],
             Fault::Cut(End::Devices, End::Process(name)) | Fault::Cut(End::Process(name), End::Devices) => vec![name],
             Fault::OneWay(End::Devices, End::Process(name)) | Fault::OneWay(End::Process(name), End::Devices) => {
@@ -201,6 +213,8 @@ impl std::fmt::Display for Fault {
             Fault::Control => write!(f, "control down"),
             Fault::Disk(name) => write!(f, "the disk of {name} full"),
             Fault::Descriptors(name) => write!(f, "{name} out of descriptors"),
+            Fault::Drain(name) => write!(f, "{name} drained"),
+            Fault::Restart(name) => write!(f, "SIGTERM of {name}"),
         }
     }
 }

@@ -66,6 +66,8 @@ impl Striker {
                 }
             }
             Fault::Descriptors(name) => self.take_descriptors(name),
+            Fault::Drain(name) => self.ask(&json!({ "op": "drain", "node": name, "rate": DRAIN_RATE })),
+            Fault::Restart(name) => self.process(name)?.end(),
         }
     }
 
@@ -76,6 +78,8 @@ impl Striker {
     pub fn heal(&mut self, fault: &Fault) -> anyhow::Result<()> {
         match fault {
             Fault::Kill(names) => names.iter().try_for_each(|name| self.restart(name)),
+            Fault::Restart(name) => self.restart(name),
+            Fault::Drain(name) => self.ask(&json!({ "op": "drain", "node": name, "undo": true })),
             Fault::Pause(name) => self.process(name)?.signal(Signal::SIGCONT),
             Fault::Unplug(name) => self.network.plug(name),
             Fault::Cut(a, b) => {
@@ -112,10 +116,14 @@ impl Striker {
 
     /// Makes control publish a newer map: it enrols a device that never connects.
     fn publish(&mut self) -> anyhow::Result<()> {
+        self.enrolled += 1;
+        self.ask(&json!({ "op": "enroll", "device": format!("nobody-{}", self.enrolled) }))
+    }
+
+    fn ask(&self, request: &serde_json::Value) -> anyhow::Result<()> {
         let secret = crate::commands::secret("secret", &self.cluster.directory.join("secret"))?;
         let mut admin = Admin::connect(self.cluster.control.address("control")?, &secret)?;
-        self.enrolled += 1;
-        admin.request(&json!({ "op": "enroll", "device": format!("nobody-{}", self.enrolled) }))?;
+        admin.request(request)?;
         Ok(())
     }
 
@@ -179,6 +187,8 @@ fn fill(name: &str) -> anyhow::Result<()> {
 
 /// Less than what a node sends under the usual load.
 const SLOW_KILOBITS: u32 = 2_000;
+/// Devices a second: some have gone and some have not when it is undone.
+const DRAIN_RATE: u32 = 15;
 /// Descriptors that a node may still open.
 const DESCRIPTORS_LEFT: u64 = 8;
 /// Connections that ask for more than are left.
