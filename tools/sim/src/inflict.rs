@@ -105,7 +105,39 @@ impl Run {
             Kind::Churn => self.churn(span),
             Kind::Roam => self.roam(span),
             Kind::Stranger => self.stranger(),
+            Kind::MoveSlots => self.move_slots(),
+            Kind::MoveDevice => self.move_device(),
+            Kind::AbortMove => self.abort_move(),
         })
+    }
+
+    /// A region to move to, unless there is one only, no control, or enough to do for it.
+    fn draw_target(&mut self) -> Option<usize> {
+        let regions = self.cluster.regions();
+        let open = self.cluster.moves_open();
+        (regions > 1 && self.cluster.control_runs() && open < MOVES_OPEN_MAX).then(|| self.rng.usize(..regions))
+    }
+
+    fn move_slots(&mut self) -> Option<()> {
+        let to = self.draw_target()?;
+        // Many at once, since devices are few.
+        let first = self.rng.u16(..);
+        let last = self.rng.u16(first..);
+        self.cluster.move_slots(first, last, to).then_some(())
+    }
+
+    fn move_device(&mut self) -> Option<()> {
+        let to = self.draw_target()?;
+        let device = self.draw_device();
+        self.cluster.move_device(device, to).then_some(())
+    }
+
+    fn abort_move(&mut self) -> Option<()> {
+        if self.cluster.moves_open() == 0 {
+            return None;
+        }
+        self.cluster.abort_move();
+        Some(())
     }
 
     fn kill(&mut self, region: bool, span: Duration) -> Option<()> {
@@ -422,3 +454,6 @@ const CLOCK_DRIFT_PPM_MAX: i64 = 200_000;
 /// How long a node that was told to go may take: its time to send devices away, and some for last words and links.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 const _: () = assert!(DRAIN_MAX.as_secs() > crate::node::DRAIN_WITHIN.as_secs());
+
+/// Moves that are under way, or wait, at a time: once all faults are over they have half a minute to end.
+const MOVES_OPEN_MAX: usize = 6;

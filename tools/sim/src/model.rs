@@ -108,6 +108,8 @@ impl Cluster {
             known_steps.extend(
                 steps
                     .drain(..)
+                    // A device that has moved is forgotten, and lives on elsewhere.
+                    .filter(|step| step.after.is_some() || router.map().belongs(step.device, region))
                     .map(|step| (step, router.presence_highest(region, step.device))),
             );
         }

@@ -61,11 +61,17 @@ pub enum Kind {
     Roam,
     /// Somebody connects and says what no library would.
     Stranger,
+    /// Slots move to another region.
+    MoveSlots,
+    /// A device moves to another region by itself.
+    MoveDevice,
+    /// The latest move is given up, if it still can be.
+    AbortMove,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 31] = [
         Kind::KillInstance,
         Kind::KillServer,
         Kind::KillRegion,
@@ -94,6 +100,9 @@ impl Kind {
         Kind::Churn,
         Kind::Roam,
         Kind::Stranger,
+        Kind::MoveSlots,
+        Kind::MoveDevice,
+        Kind::AbortMove,
     ];
 
     /// For people and reports.
@@ -127,6 +136,9 @@ impl Kind {
             Kind::Churn => "churn",
             Kind::Roam => "roam",
             Kind::Stranger => "stranger",
+            Kind::MoveSlots => "move slots",
+            Kind::MoveDevice => "move device",
+            Kind::AbortMove => "abort move",
         }
     }
 }
@@ -151,6 +163,7 @@ pub struct Scenario {
 enum Shape {
     Drawn,
     TwoInstances,
+    TwoRegions,
     TwoShards,
 }
 
@@ -254,6 +267,25 @@ impl Scenario {
             every_ms: (100, 600),
             shape: Shape::Drawn,
         },
+        Scenario {
+            name: "moves",
+            about: "slots and devices move between regions while nodes, regions and control die",
+            kinds: &[
+                Kind::MoveSlots,
+                Kind::MoveSlots,
+                Kind::MoveDevice,
+                Kind::AbortMove,
+                Kind::KillInstance,
+                Kind::KillServer,
+                Kind::KillRegion,
+                Kind::KillControl,
+                Kind::Isolate,
+                Kind::Churn,
+                Kind::Roam,
+            ],
+            every_ms: (200, 1_500),
+            shape: Shape::TwoRegions,
+        },
     ];
 
     /// The usual one.
@@ -275,6 +307,7 @@ impl Scenario {
         match self.shape {
             Shape::Drawn => {}
             Shape::TwoInstances => spec.instances = 2,
+            Shape::TwoRegions => spec.regions = 2,
             Shape::TwoShards => spec.two_shards_every = 1,
         }
     }
