@@ -229,7 +229,12 @@ impl Logic {
         }
         // Nobody is expired for our own absence: every member starts with a whole lease.
         let members: Vec<_> = logic.state.members().map(|(node, _)| node).collect();
-        members.into_iter().for_each(|node| logic.leases.renew(now.at, node));
+        for node in members {
+            logic.leases.renew(now.at, node);
+            if trunkline_wire::planted!(ExpireOnReturn) {
+                logic.depart(now, node);
+            }
+        }
         for (key, device) in &logic.state.devices {
             if logic.move_of_device(*key).is_some() {
                 // Its region follows from the move.

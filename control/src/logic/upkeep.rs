@@ -51,7 +51,7 @@ impl Logic {
     }
 
     /// Takes `node` out of the map, but for the regions whose last instance it is. True if that changed anything.
-    fn depart(&mut self, now: Now, node: NodeId) -> bool {
+    pub(super) fn depart(&mut self, now: Now, node: NodeId) -> bool {
         let Some(mut record) = self.state.nodes.get(&node).cloned() else {
             return false;
         };

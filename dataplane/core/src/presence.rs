@@ -24,6 +24,10 @@ pub struct Presence {
     forget: VecDeque<(Instant, DeviceKey, Epoch)>,
 }
 
+/// What one connected device costs in an instance's table, at the table's fullest: its key, its entry and a byte of the table's own, of
+/// which seven in eight places may be used.
+pub const RECORD_BYTES: usize = (size_of::<(DeviceKey, Entry)>() + 1) * 8 / 7;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     epoch: Epoch,
@@ -91,7 +95,7 @@ impl Presence {
                 entry.sync = sync;
                 Registration::Repeated
             }
-            Some(entry) if entry.epoch < epoch => {
+            Some(entry) if entry.epoch < epoch || trunkline_wire::planted!(AcceptOlderEpoch) => {
                 let replaced = std::mem::replace(entry, Entry { epoch, sync });
                 Registration::Taken {
                     replaced: Some(replaced.epoch),
@@ -126,6 +130,10 @@ impl Presence {
 
     fn remove(&mut self, now: Instant, device: DeviceKey, removed: Removed) -> bool {
         let Removed { epoch, ended } = removed;
+        if trunkline_wire::planted!(NoTombstone) {
+            return self.entries.get(&device).is_some_and(|entry| entry.epoch == epoch)
+                && self.entries.remove(&device).is_some();
+        }
         let known = self.removed.entry(device).or_insert(removed);
         if known.epoch < epoch {
             *known = removed;
@@ -134,7 +142,7 @@ impl Presence {
         }
         self.forget.push_back((now + TOMBSTONE, device, epoch));
         match self.entries.get(&device) {
-            Some(entry) if entry.epoch == epoch => {
+            Some(entry) if entry.epoch == epoch || trunkline_wire::planted!(UnregisterAnyEpoch) => {
                 self.entries.remove(&device);
                 true
             }
@@ -145,7 +153,7 @@ impl Presence {
     /// Drops the sessions at `node` that were not named in its stream `sync`; with `None` all of them, which it may name again when it
     /// is back. Returns how many.
     pub fn drop_unnamed(&mut self, now: Instant, node: NodeId, sync: Option<u64>) -> usize {
-        self.drop_where(now, node, |entry| sync.is_none_or(|sync| entry.sync != sync))
+        self.drop_where(now, node, |entry| sync.is_none_or(|sync| entry.sync != sync || trunkline_wire::planted!(DropNamed)))
     }
 
     /// As [`Presence::drop_unnamed`], but for what other instances have told of: by the server's older map it belongs to their region,

@@ -197,7 +197,12 @@ impl<M> Resequencer<M> {
             out.push(sender.behind(number, confirmed.is_some(), item, self.bounds.gaps_max));
         } else {
             let cost = arrival.bytes.saturating_add(HELD_OVERHEAD_BYTES);
-            sender.hold(number, cost, now + WINDOW, item, out);
+            let window = if trunkline_wire::planted!(ShowUnordered) {
+                Duration::ZERO
+            } else {
+                WINDOW
+            };
+            sender.hold(number, cost, now + window, item, out);
             sender.show_ready(out);
         }
         self.bytes = self.bytes - bytes_before + sender.bytes;
@@ -342,8 +347,10 @@ impl<M> Sender<M> {
             (Known::Gap, false) => drop(item, DropReason::Late),
             (Known::Gap, true) => {
                 self.gaps.fill(number, gaps_max);
-                Step::Show { item, late: true }
+                let late = !trunkline_wire::planted!(ShowUnordered);
+                Step::Show { item, late }
             }
+            (Known::Shown, true) if trunkline_wire::planted!(ShowTwice) => Step::Show { item, late: true },
             (Known::Shown, true) => Step::Repeat { item },
             (Known::Shown, false) => drop(item, DropReason::Duplicate),
             (Known::Forgotten, true | false) => drop(item, DropReason::Forgotten),

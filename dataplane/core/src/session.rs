@@ -119,7 +119,7 @@ impl Session {
 
     /// Takes the delivery that is being acknowledged; `None` if it isn't open.
     pub fn acknowledge(&mut self, delivery: u64) -> Option<Unacknowledged> {
-        let index = self.index_of(delivery)?;
+        let index = self.index_of(delivery)? + usize::from(trunkline_wire::planted!(AckNextDelivery));
         let message = self.unacknowledged.get_mut(index)?.take()?;
         self.open_deliveries -= 1;
         while let Some(None) = self.unacknowledged.front() {

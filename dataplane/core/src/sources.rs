@@ -85,8 +85,10 @@ impl Sources {
 
     /// Whether a device that no record names is connected nowhere, as far as connection servers can tell.
     pub fn in_sync(&self, region: RegionId) -> bool {
-        self.of_region(region)
-            .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
+        trunkline_wire::planted!(OfflineBeforeSync)
+            || self
+                .of_region(region)
+                .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
     }
 
     /// The stream to which a registration by `node` belongs now; 0 if it hasn't begun one.
@@ -111,7 +113,7 @@ impl Sources {
         match source {
             Source::Syncing { sync: current, ended } if *current == sync => {
                 *ended += 1;
-                if *ended < shards {
+                if *ended < shards && !trunkline_wire::planted!(SyncEndsWithFirstShard) {
                     return false;
                 }
                 *source = Source::Synced { sync };
@@ -171,7 +173,11 @@ impl Sources {
         let mut gone = Vec::new();
         for (pair, source) in &mut self.sources {
             match *source {
-                Source::Unheard { since } | Source::Lost { since } if since + GONE_AFTER <= now && !linked(pair.1) => {
+                Source::Unheard { since } | Source::Lost { since }
+                    if (since + GONE_AFTER <= now || trunkline_wire::planted!(GoneAtOnce))
+                        && !linked(pair.1)
+                        && !trunkline_wire::planted!(LostNeverGone) =>
+                {
                     *source = Source::Gone;
                     gone.push(*pair);
                 }

@@ -139,6 +139,10 @@ impl Frames<'_> {
     fn top_up(&mut self, bytes: usize) -> bool {
         let missing = bytes.saturating_sub(self.framer.tail.len() - self.parsed);
         let (now, rest) = self.input.split_at(missing.min(self.input.len()));
+        if trunkline_wire::planted!(LoseFrameTail) && now.len() < missing && !self.framer.tail.is_empty() {
+            self.input = rest;
+            return false;
+        }
         self.framer.tail.extend_from_slice(now);
         self.input = rest;
         now.len() == missing

@@ -16,6 +16,26 @@ pub mod id;
 pub mod keyed;
 pub mod map;
 pub mod peer;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod preface;
 pub mod report;
 pub mod time;
+
+/// Whether a defect ([`planted::Bug`]) is on here and now.
+#[cfg(feature = "planted")]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        $crate::planted::is_planted($crate::planted::Bug::$bug)
+    };
+}
+
+/// Whether a defect is on here and now: this build has none.
+#[cfg(not(feature = "planted"))]
+#[macro_export]
+macro_rules! planted {
+    ($bug:ident) => {
+        false
+    };
+}

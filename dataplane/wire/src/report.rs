@@ -392,7 +392,10 @@ impl Trail {
 
     /// This trail and `node` behind it; `None` if that would pass the hop limit or a node twice.
     pub fn then(mut self, node: NodeId) -> Option<Trail> {
-        if usize::from(self.length) == HOPS_MAX || node == NodeId::NONE || self.nodes().contains(&node) {
+        if usize::from(self.length) == HOPS_MAX
+            || node == NodeId::NONE
+            || self.nodes().contains(&node) && !crate::planted!(BackWhereItCameFrom)
+        {
             return None;
         }
         self.nodes[usize::from(self.length)] = node;

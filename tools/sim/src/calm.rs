@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trunkline_client::{Guarantee, Outcome};
+use trunkline_wire::time::Instant;
 
 use crate::faults::Host;
 use crate::journal::{DeviceNo, MessageNo};
@@ -13,11 +14,11 @@ use crate::swarm::{Run, TTL_MS_MAX};
 use crate::watch::OVERDUE;
 
 impl Run {
-    /// The last part of a run.
+    /// The last part of a run; `settled` is when everything had come to rest first.
     ///
     /// # Errors
     /// The first promise that is broken.
-    pub(crate) fn calm(&mut self) -> Checked {
+    pub(crate) fn calm(&mut self, settled: Instant) -> Checked {
         // What was sent before ends before; what is sent from here on has nothing in its way.
         self.cluster.run_for(SILENCE)?;
         let before = self.cluster.sums();
@@ -30,6 +31,8 @@ impl Run {
         let now = self.cluster.now();
         self.cluster.ledger().all_resolved(now, OVERDUE, |_| false)?;
         self.cluster.ledger().all_delivered(now, from, to)?;
+        // What was on its way when all had come to rest arrives too.
+        self.cluster.ledger().all_delivered(now, settled, settled)?;
         self.prompt(from, &BTreeSet::new(), Promise::NoMetastability)?;
         let after = self.cluster.sums();
         let fail = |promise, what| Err(self.cluster.ledger().violation(now, promise, what, None, &[]));
@@ -111,7 +114,7 @@ impl Run {
     }
 
     /// Every confirmed message that was sent since `from` between others than `some` had its report in no time, and it says delivered.
-    fn prompt(&self, from: trunkline_wire::time::Instant, some: &BTreeSet<DeviceNo>, promise: Promise) -> Checked {
+    fn prompt(&self, from: Instant, some: &BTreeSet<DeviceNo>, promise: Promise) -> Checked {
         let ledger = self.cluster.ledger();
         let slow = ledger.records().iter().enumerate().rev().find(|(_, record)| {
             let there = ledger.is_there(record.recipient, record.sent);

@@ -332,14 +332,21 @@ impl Ledger {
     /// Every confirmed message that was sent between `from` and `to`, when nothing was wrong, was delivered if its recipient was there.
     pub(crate) fn all_delivered(&self, now: Instant, from: Instant, to: Instant) -> Checked {
         let undelivered = self.records.iter().enumerate().find(|(_, record)| {
-            // What was sent before and had time enough left counts as well.
+            // What was sent before, and had time enough left, doesn't run out of it; but it may have been answered for good before.
             let open = record.report.is_none_or(|(at, ..)| at >= from) && record.sent + record.ttl >= from + LEFT_MIN;
+            let (sent_calm, delivered, expired) = match record.report {
+                Some((_, outcome, _)) => (
+                    record.sent >= from,
+                    matches!(outcome, Outcome::Delivered { .. }),
+                    matches!(outcome, Outcome::Expired { .. }),
+                ),
+                None => (record.sent >= from, false, true),
+            };
             record.guarantee == Guarantee::Confirmed
                 && !record.abandoned
                 && record.sent <= to
-                && (record.sent >= from || open)
                 && self.is_there(record.recipient, record.sent.max(from))
-                && !matches!(record.report, Some((_, Outcome::Delivered { .. }, _)))
+                && (sent_calm && !delivered || open && expired)
         });
         let Some((index, record)) = undelivered else {
             return Ok(());

@@ -14,6 +14,7 @@
 //! | `scenario`, `inflict` | the kinds of faults, and what each does |
 //! | `calm` | what must hold once all faults are over |
 //! | `strangers` | who says what no library would |
+//! | `planted` | defects that are put in to see that each is noticed |
 //! | `promise`, `journal` | a broken promise, and the history that comes with it |
 //!
 //! Nothing here decides anything that a cluster decides. What is not simulated: threads (one turn at a time), the disk's own
@@ -31,6 +32,8 @@ mod model;
 pub mod moves;
 mod node;
 mod pairs;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod promise;
 pub mod scenario;
 mod strangers;

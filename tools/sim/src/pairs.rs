@@ -67,6 +67,17 @@ impl Pairs {
         self.nodes.get(&node).is_none_or(|at| now.since(*at) > span)
     }
 
+    /// Whether a node has had nothing wrong with it since `since`.
+    pub(crate) fn calm_since(&self, node: NodeNo, since: Instant) -> bool {
+        self.nodes.get(&node).is_none_or(|at| *at < since)
+    }
+
+    /// An instance's process ended: its next one has heard of nobody, and counts from its own start.
+    pub(crate) fn forget(&mut self, instance: NodeNo) {
+        self.unlinked.retain(|(of, _), _| *of != instance);
+        self.gone_until.retain(|(of, _), _| *of != instance);
+    }
+
     /// Whether two nodes have had nothing wrong with them, and between them, for `span`.
     pub(crate) fn are_calm(&self, a: NodeNo, b: NodeNo, now: Instant, span: Duration) -> bool {
         let cut = self.cuts.get(&(a.min(b), a.max(b)));

@@ -47,8 +47,6 @@ pub enum Promise {
     Isolation = 19,
     /// When a load or a fault is gone, so are its effects.
     NoMetastability = 20,
-    /// All of this holds while two versions of the protocol are in use.
-    MixedVersions = 21,
 }
 
 impl Promise {
@@ -80,7 +78,6 @@ impl Promise {
             Promise::Determinism => "determinism",
             Promise::Isolation => "isolation",
             Promise::NoMetastability => "no metastability",
-            Promise::MixedVersions => "mixed versions",
         }
     }
 }

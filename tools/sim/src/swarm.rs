@@ -161,12 +161,13 @@ impl Run {
             self.traffic(CHECK_INTERVAL, false)?;
         }
         self.cluster.settle(Duration::ZERO)?;
-        let settled_in = self.cluster.now().since(healed);
+        let settled = self.cluster.now();
+        let settled_in = settled.since(healed);
         // A connection that both ends take for open may still find out that it isn't.
         let left = (healed + CONVERGE_MAX / 2).since(self.cluster.now());
         self.traffic(left, false)?;
         self.cluster.settle((healed + CONVERGE_MAX).since(self.cluster.now()))?;
-        self.calm()?;
+        self.calm(settled)?;
         Ok(Summary {
             seed: options.seed,
             trace_hash: self.cluster.trace_hash(),

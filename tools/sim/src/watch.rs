@@ -38,6 +38,8 @@ pub(crate) struct Watch {
     /// What an instance and the servers within its reach differ in, and since when.
     disagreed: BTreeMap<(NodeNo, DeviceKey, Epoch), Instant>,
     agreement_at: Instant,
+    /// Dials of all nodes so far, as of a while ago.
+    dials: (Instant, u64),
     /// Confirmed messages and retries of each running node so far, at past times.
     retries: BTreeMap<NodeNo, VecDeque<(Instant, u64, u64)>>,
     /// When something was last wrong between nodes.
@@ -48,6 +50,7 @@ impl Watch {
     /// A node's process ended: it may forget what is not on its disk.
     pub(crate) fn restarted(&mut self, node: NodeNo) {
         self.model.forget(node);
+        self.pairs.forget(node);
         self.retries.remove(&node);
     }
 
@@ -69,7 +72,7 @@ impl Cluster {
         self.check_bounds()?;
         self.check_links(now)?;
         self.check_retries(now)?;
-        self.check_totals()?;
+        self.check_totals(now)?;
         let sessions = self.sessions();
         self.check_winners(now, &sessions)?;
         if now >= self.watch.agreement_at {
@@ -239,7 +242,9 @@ impl Cluster {
             let (messages, retries) = counters().fold((0, 0), |(messages, retries), c: &Counters| {
                 (messages + c.messages_in_confirmed, retries + c.retries)
             });
-            let past = self.watch.retries.entry(NodeNo(index)).or_default();
+            // A process begins with nothing.
+            let past = self.watch.retries.entry(NodeNo(index));
+            let past = past.or_insert_with(|| [(now, 0, 0)].into());
             past.push_back((now, messages, retries));
             while past.front().is_some_and(|(at, ..)| now.since(*at) > RETRIES_EARNED) {
                 past.pop_front();
@@ -263,8 +268,13 @@ impl Cluster {
     }
 
     /// Messages of all nodes that ever were, together.
-    fn check_totals(&mut self) -> Checked {
+    fn check_totals(&mut self, now: Instant) -> Checked {
         let sums = self.sums();
+        let (since, before) = self.watch.dials;
+        if now.since(since) >= DIALS_WINDOW {
+            self.watch.dials = (now, sums.dialled);
+        }
+        let (dialled, pairs) = (sums.dialled - before, self.nodes.len().pow(2) as u64);
         let fail = |promise, what| Err(self.ledger.violation(self.now(), promise, what, None, &[]));
         if sums.written > sums.taken_in + sums.retries {
             let what = format!(
@@ -277,6 +287,13 @@ impl Cluster {
         if ended > came {
             let what = format!("{came} fire-and-forget messages came in, and {ended} were delivered or dropped");
             return fail(Promise::Conservation, what);
+        }
+        if dialled > pairs * DIALS_A_PAIR {
+            let what = format!(
+                "{dialled} dials within {DIALS_WINDOW:?} among {} nodes",
+                self.nodes.len()
+            );
+            return fail(Promise::Bounds, what);
         }
         if !self.strangers && sums.refused > 0 {
             let what = format!("{} frames were refused, and nobody has sent a wrong one", sums.refused);
@@ -429,7 +446,7 @@ impl Cluster {
                     && model.held_since(*instance, key).is_some_and(|since| since <= sent);
                 // An instance that has not heard of it doubts, unless its server was gone for it, or has just been cut off.
                 let pairs = &self.watch.pairs;
-                let could = pairs.node_is_calm(*instance, now, now.since(sent) + GONE_AFTER)
+                let could = pairs.calm_since(*instance, sent)
                     && !pairs.may_count_as_gone(*instance, server, sent)
                     && server.is_some_and(|server| !pairs.just_cut(*instance, server, sent));
                 knew || could
@@ -625,11 +642,15 @@ impl Cluster {
 /// How often instances are compared with servers.
 const AGREEMENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Between an instance and a server that had nothing wrong for so long there is a link, and a stream was taken.
-const CALM_AFTER: Duration = Duration::from_secs(15);
+const CALM_AFTER: Duration = Duration::from_secs(8);
 /// News of a session take a moment, and several seconds if a queue is in its way.
 const AGREE_WITHIN: Duration = Duration::from_secs(4);
 /// Nodes look at their links now and then, and the simulator at them.
 const SUSPECT_SLACK: Duration = Duration::from_millis(1_500);
+/// Over which dials are counted.
+const DIALS_WINDOW: Duration = Duration::from_secs(1);
+/// Whoever can't be reached is dialled after 50 ms, 100 ms, and so on; of links that come up and break again at once, a few more.
+const DIALS_A_PAIR: u64 = 20;
 /// Over which retries are counted.
 const RETRIES_WINDOW: Duration = Duration::from_secs(10);
 /// Messages of so long ago may still have earned them: what is earned may be used for up to fifteen seconds.

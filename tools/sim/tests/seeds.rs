@@ -3,12 +3,26 @@
 mod common;
 
 use common::held;
+use trunkline_sim::Scenario;
 use trunkline_sim::swarm::{self, Options};
 
 #[test]
 fn no_seed_breaks_a_promise() {
     for seed in 1..=20 {
         held(swarm::run(&Options::new(seed)));
+    }
+}
+
+#[test]
+fn no_scenario_breaks_a_promise() {
+    for scenario in Scenario::ALL {
+        for seed in 1..=3 {
+            let options = Options {
+                scenario,
+                ..Options::new(seed)
+            };
+            held(swarm::run(&options));
+        }
     }
 }
 
@@ -20,4 +34,22 @@ fn the_same_seed_makes_the_same_trace_in_two_runs() {
     }
     let hash = |seed| held(swarm::run(&Options::new(seed))).trace_hash;
     assert_ne!(hash(7), hash(8));
+}
+
+/// The checks can fail: three defects, each noticed by the promise that it breaks.
+#[cfg(feature = "planted")]
+#[test]
+fn a_planted_defect_is_noticed() {
+    use trunkline_sim::Promise;
+    use trunkline_sim::planted::hunt;
+    use trunkline_wire::planted::Bug;
+
+    for (bug, promise) in [
+        (Bug::AcceptOlderEpoch, Promise::EpochsNeverGoBack),
+        (Bug::UnregisterAnyEpoch, Promise::ExactUnregister),
+        (Bug::DeliveredWhenWritten, Promise::OneReport),
+    ] {
+        let noticed = hunt(bug, 1, 20, |_| {}).expect("it is noticed");
+        assert_eq!(noticed.violation.promise, promise, "{}", noticed.violation);
+    }
 }

@@ -454,7 +454,7 @@ impl LinkBook {
         let (node, Some(conn)) = (link.node, link.conn) else {
             return;
         };
-        if !self.config.roles.connection {
+        if !self.config.roles.connection || trunkline_wire::planted!(NoSyncOnNewLink) && self.counters.links_down > 0 {
             return;
         }
         link.synced.retain(|&region| self.map.instances(region).contains(&node));

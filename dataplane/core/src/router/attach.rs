@@ -79,6 +79,10 @@ impl Router {
             Purpose::Full => {
                 self.session_timers
                     .push(Reverse((now.at + WELCOME_TIMEOUT, session, Timer::Welcome)));
+                if trunkline_wire::planted!(WelcomeUnregistered) {
+                    self.welcome(now, session, out);
+                    return session;
+                }
                 self.register(now, session, out);
             }
         }
@@ -171,6 +175,9 @@ impl Router {
             let ready = self.map.instances(region).iter().filter(|&&node| self.ready(node));
             instances.extend(ready.map(|&node| (region, node)));
         }
+        if trunkline_wire::planted!(RegisterAtOne) {
+            instances.truncate(1);
+        }
         for &(region, node) in &instances {
             out.link(
                 node,
@@ -208,6 +215,10 @@ impl Router {
         if device.epoch != answer.epoch {
             return;
         }
+        if trunkline_wire::planted!(RaiseWelcomed) && device.state == State::Open && answer.highest > answer.epoch {
+            device.epoch = self.clock.mint(now.wall_ms, answer.highest);
+            return self.register(now, session, out);
+        }
         match &mut device.state {
             State::Registering { waiting, .. } if answer.highest == answer.epoch => {
                 waiting.retain(|&waited| waited != (answer.region, from));
@@ -228,7 +239,7 @@ impl Router {
                 self.register(now, session, out);
             }
             State::Registering { raised: true, .. } | State::Open => {
-                if answer.highest > answer.epoch {
+                if answer.highest > answer.epoch && !trunkline_wire::planted!(IgnoreHigherEpoch) {
                     self.supersede(now, session, answer.highest, out);
                 }
             }
@@ -242,7 +253,11 @@ impl Router {
             self.remember_superseded(now, device, highest);
             return;
         };
-        if own.epoch == epoch && highest > epoch {
+        if own.epoch == epoch
+            && highest > epoch
+            && !trunkline_wire::planted!(IgnoreHigherEpoch)
+            && !trunkline_wire::planted!(RaiseWelcomed)
+        {
             self.supersede(now, session, highest, out);
         }
     }
@@ -285,7 +300,7 @@ impl Router {
             return;
         };
         self.counters.sessions_closed += 1;
-        if ended.purpose == Purpose::Full && how == End::Unregister {
+        if ended.purpose == Purpose::Full && how == End::Unregister && !trunkline_wire::planted!(NoUnregister) {
             // By an older map it may be registered elsewhere too.
             let map = std::sync::Arc::clone(&self.map);
             let before = ended.regions_before.iter().copied();
@@ -301,7 +316,9 @@ impl Router {
                 recipient: ended.key,
                 number: open.number,
             };
-            self.held.remove(&id);
+            if !trunkline_wire::planted!(HeldForever) {
+                self.held.remove(&id);
+            }
             self.counters.deliveries_abandoned += 1;
             // It was written to the device, or was about to be: only its acknowledgement would tell.
             let answer = Answer::Retry {
@@ -329,7 +346,8 @@ impl Router {
                 continue;
             };
             let belongs = self.map.belongs(session.key, region) || session.regions_before.contains(&region);
-            if session.purpose != Purpose::Full || !belongs {
+            let left_out = trunkline_wire::planted!(StreamWithoutNew) && session.state != State::Open;
+            if session.purpose != Purpose::Full || !belongs || left_out {
                 continue;
             }
             if let State::Registering { waiting, .. } = &mut session.state

@@ -85,6 +85,15 @@ impl Router {
             {
                 return fail(format!("a session was to be welcomed by {until:?}"));
             }
+            if let Some((_, trail)) = session.last_way {
+                let nodes = trail.nodes();
+                let twice = (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at]));
+                if twice || nodes.contains(&self.config.node) {
+                    return fail(format!(
+                        "a message came here by way of {nodes:?}: where it had been before"
+                    ));
+                }
+            }
             if !self.is_own(key) {
                 return fail("a session of another shard's device".into());
             }

@@ -198,6 +198,9 @@ impl Router {
             Some(epoch) => {
                 self.hint(forward, epoch, out);
                 if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
+                    if trunkline_wire::planted!(DuplicateForward) {
+                        self.pass_on(forward, epoch.node, Target::Session { epoch }, out);
+                    }
                     if forward.trail.origin().is_none() {
                         self.counters.forwards_direct += 1;
                     } else {
@@ -277,7 +280,7 @@ impl Router {
                 }
             }
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() || trunkline_wire::planted!(OfflineUnasked) {
             return self.stop(now, forward, Stop::Offline { unreachable }, out);
         }
         forward.put_body(&mut body);
@@ -326,7 +329,11 @@ impl Router {
     /// A sibling has answered.
     pub(super) fn located(&mut self, now: Now, from: NodeId, answer: &Located, out: &mut Outbox) {
         let device = answer.device;
-        if let Some(epoch) = answer.epoch.some() {
+        if let Some(epoch) = answer
+            .epoch
+            .some()
+            .filter(|_| !trunkline_wire::planted!(SiblingIgnored))
+        {
             // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
             let region = if self.presence.contains_key(&answer.region) {
                 answer.region
@@ -399,7 +406,7 @@ impl Router {
 
     /// This instance was paused: what it knows may be old. Nobody is believed until all that was sent meanwhile has been read.
     pub(super) fn doubt(&mut self, out: &mut Outbox) {
-        if self.presence.is_empty() {
+        if self.presence.is_empty() || trunkline_wire::planted!(NoPauseDoubt) {
             return;
         }
         self.counters.presence_pauses += 1;
@@ -439,7 +446,7 @@ impl Router {
         let overdue: Vec<DeviceKey> = self
             .asked
             .iter()
-            .filter(|(_, asked)| asked.since + LOCATE_TIMEOUT <= now.at)
+            .filter(|(_, asked)| asked.since + LOCATE_TIMEOUT <= now.at && !trunkline_wire::planted!(AskForever))
             .map(|(device, _)| *device)
             .collect();
         for device in overdue {

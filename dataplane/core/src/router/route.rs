@@ -66,6 +66,9 @@ impl Router {
     fn route_not_here(&mut self, now: Now, forward: &Forward<'_>, gone: Epoch, out: &mut Outbox) {
         let device = forward.recipient;
         self.counters.forwards_not_here += 1;
+        if trunkline_wire::planted!(SwallowNotHere) {
+            return;
+        }
         let newer = self.superseded.get(&device).copied().filter(|&newer| newer > gone);
         if newer.is_some() || !self.is_away(device, gone) {
             self.hint(forward, newer.unwrap_or(Epoch::NONE), out);
@@ -122,7 +125,8 @@ impl Router {
 
     /// Sends the message on to `node`, if its link is ready and it hasn't been there. Returns whether it went.
     pub(super) fn pass_on(&mut self, forward: &Forward<'_>, node: NodeId, target: Target, out: &mut Outbox) -> bool {
-        if node == self.config.node || forward.trail.nodes().contains(&node) || !self.ready(node) {
+        let passed = forward.trail.nodes().contains(&node) && !trunkline_wire::planted!(BackWhereItCameFrom);
+        if node == self.config.node || passed || !self.ready(node) {
             return false;
         }
         let Some(trail) = forward.trail.then(self.config.node) else {
@@ -215,7 +219,8 @@ impl Router {
         let Some(device) = self.sessions.find(session) else {
             return;
         };
-        if device.queued + forward.payload.0.len() > DEVICE_QUEUE_BYTES_MAX {
+        if device.queued + forward.payload.0.len() > DEVICE_QUEUE_BYTES_MAX && !trunkline_wire::planted!(QueueUnbounded)
+        {
             return self.stop(now, forward, Stop::Busy, out);
         }
         let mut delivery = 0;
@@ -257,6 +262,10 @@ impl Router {
             payload: forward.payload,
         };
         self.tell(now, session, &frame, out);
+        if trunkline_wire::planted!(DeliveredWhenWritten) && delivery > 0 {
+            let answer = Answer::Final(Outcome::Delivered { late: false });
+            self.reply(now, message_id(forward), &forward.trail, answer, way, out);
+        }
     }
 
     /// A device has taken a confirmed message.

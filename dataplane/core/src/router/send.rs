@@ -5,6 +5,7 @@ use trunkline_wire::device::{ErrorCode, PAYLOAD_BYTES_MAX, Report, Send};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
 use trunkline_wire::peer::{Forward, Reply, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
+use trunkline_wire::time::Instant;
 
 use super::{Now, Router};
 use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
@@ -129,7 +130,8 @@ impl Router {
             Answer::Final(outcome) => match self.unresolved.remove(&id) {
                 None => self.counters.replies_late += 1,
                 Some(message) => {
-                    let outcome = outcome.or_maybe(message.maybe_delivered);
+                    let outcome =
+                        outcome.or_maybe(message.maybe_delivered && !trunkline_wire::planted!(ForgetMaybeDelivered));
                     self.report(now, message.session, &message, outcome, way, out);
                 }
             },
@@ -176,11 +178,15 @@ impl Router {
     pub(super) fn tick_unresolved(&mut self, now: Now, out: &mut Outbox) {
         while let Some(due) = self.unresolved.due(now.at) {
             match due {
+                Due::Expired(_) if trunkline_wire::planted!(ExpireSilently) => {}
                 Due::Expired(message) => {
                     let outcome = Outcome::Expired {
-                        maybe_delivered: message.maybe_delivered,
+                        maybe_delivered: message.maybe_delivered && !trunkline_wire::planted!(ForgetMaybeDelivered),
                     };
                     self.report(now, message.session, &message, outcome, Way::Unknown, out);
+                }
+                Due::Retry(place) if trunkline_wire::planted!(NeverRetry) => {
+                    self.unresolved.postpone(Instant::NEVER, place)
                 }
                 Due::Retry(place) => {
                     let Some(message) = self.unresolved.at(place) else {
@@ -189,7 +195,7 @@ impl Router {
                     // What never left, or can't leave now, burdens nobody.
                     let (way, first) = (self.way_to(message.id.recipient), !message.has_left());
                     let free = first || way == unresolved::Way::None;
-                    if !free && !self.retry_budget.take(now.at) {
+                    if !free && !trunkline_wire::planted!(RetryUnbounded) && !self.retry_budget.take(now.at) {
                         self.counters.retries_delayed += 1;
                         self.unresolved.postpone(now.at + POSTPONED, place);
                         continue;
@@ -262,6 +268,14 @@ impl Router {
             Some(origin) if origin == own => {
                 reply.back = Trail::default();
                 self.resolve_at_owner(now, id, reply, out);
+            }
+            Some(_)
+                if trunkline_wire::planted!(ReplyToWrongNode)
+                    && reply.back.last().is_some_and(|last| self.ready(last)) =>
+            {
+                let last = reply.back.last().expect("it was just seen");
+                reply.back = Trail::default().then(last).expect("one node fits");
+                out.link(last, &reply);
             }
             Some(origin) if self.ready(origin) => {
                 reply.back = Trail::default().then(origin).expect("one node fits");

@@ -48,6 +48,8 @@ impl Router {
             };
             match (timer, &session.state) {
                 (Timer::Welcome, State::Open) => {}
+                (Timer::Welcome, State::Registering { .. }) if trunkline_wire::planted!(NoWelcomeTimeout) => {}
+                (Timer::Idle, _) if trunkline_wire::planted!(IdleNeverClosed) => {}
                 (Timer::Welcome, State::Registering { waiting, .. }) => {
                     if !waiting.is_empty() {
                         self.counters.welcomes_late += 1;

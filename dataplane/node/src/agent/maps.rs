@@ -124,7 +124,11 @@ impl Maps {
                 return Answer::Refused { map, reason };
             }
         };
-        if let Err(error) = storage.replace(FILE, &encode(&made)) {
+        let kept = match trunkline_wire::planted!(MapNotKept) {
+            true => Ok(()),
+            false => storage.replace(FILE, &encode(&made)),
+        };
+        if let Err(error) = kept {
             let reason = format!("the map can't be written to the data directory: {error}");
             return Answer::Unwritable { map, reason };
         }

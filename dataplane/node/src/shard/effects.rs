@@ -110,6 +110,9 @@ impl<D: Driver> Shard<D> {
             LinkEffect::Close { conn } => self.close_link(now, token(*conn)),
             LinkEffect::Event(event) => {
                 self.take_event(now, *event);
+                if trunkline_wire::planted!(LinkDownUntold) && matches!(event, ShardEvent::LinkDown { .. }) {
+                    return;
+                }
                 for other in self.port.others() {
                     self.port.send(other, Item::Event(*event));
                 }

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde_json::{Value, json};
-use trunkline_sim::Violation;
 use trunkline_sim::swarm::{self, Options, Summary};
+use trunkline_sim::{Scenario, Violation};
 
 use crate::output::Progress;
+
+#[cfg(feature = "planted")]
+mod planted;
 
 /// Plays whole clusters in virtual time: the deployed code, with traffic and faults drawn from a seed, held against the promises.
 ///
@@ -20,7 +23,11 @@ use crate::output::Progress;
   trunkline sim --seed 42                what happened, and the hash of its trace
   trunkline sim --seed 42 --story        the same, line by line
   trunkline sim --seeds 1000             seeds 1 to 1000, on all cores
-  trunkline sim --minutes 10 --seed 5000 seed 5000 and on, for ten minutes")]
+  trunkline sim --minutes 10 --seed 5000 seed 5000 and on, for ten minutes
+  trunkline sim --scenario roam --seeds 100
+                                         devices that come back elsewhere while their old servers are cut off
+  trunkline sim --seeds 20 --hashes      a line for each seed, to compare with another build's or machine's
+  trunkline sim --planted                which promise notices each planted defect (a build with --features planted)")]
 pub struct Args {
     /// The seed, or the first of several.
     #[arg(long, default_value_t = 1)]
@@ -31,7 +38,18 @@ pub struct Args {
     /// Plays seeds for so many minutes.
     #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: Option<u64>,
-    /// Devices of each cluster.
+    /// What happens to each cluster: `swarm` draws a mix of all faults for each seed, the others look for trouble of one sort (roam,
+    /// deaths, partitions, pauses, clocks, storms, slow, upgrade, control, strangers).
+    #[arg(long, default_value = "swarm", value_parser = scenario)]
+    scenario: &'static Scenario,
+    /// Prints a line with seed and trace hash for each seed.
+    #[arg(long, requires = "seeds", conflicts_with = "json")]
+    hashes: bool,
+    /// Plants a defect in each cluster, by name, or one after the other all that there are, and says which promise noticed it.
+    #[cfg(feature = "planted")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "NAME")]
+    planted: Option<String>,
+    /// Devices of each cluster, at most.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=2_000))]
     devices: u32,
     /// For how long each cluster has faults, in virtual time; it is then healed, and must come to rest.
@@ -51,15 +69,25 @@ pub struct Args {
 /// If a promise was broken; the line names the seed, and how to play it again.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     name_the_seed_of_a_panic();
+    #[cfg(feature = "planted")]
+    if let Some(name) = &args.planted {
+        return planted::run(name, args.seed, args.seeds, args.json);
+    }
     match (args.seeds, args.minutes) {
         (None, None) => one(args),
         _ => many(args),
     }
 }
 
+fn scenario(name: &str) -> Result<&'static Scenario, String> {
+    let known: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.name).collect();
+    Scenario::named(name).ok_or_else(|| format!("no such scenario; there are {}", known.join(", ")))
+}
+
 fn options(args: &Args, seed: u64) -> Options {
     Options {
         devices: args.devices,
+        scenario: args.scenario,
         faulty: args.faulty,
         ..Options::new(seed)
     }
@@ -142,6 +170,9 @@ fn broken(args: &Args, violation: &Violation) -> anyhow::Error {
 fn options_said(args: &Args) -> String {
     let usual = Options::new(args.seed);
     let mut said = String::new();
+    if args.scenario != usual.scenario {
+        said += &format!(" --scenario {}", args.scenario.name);
+    }
     if args.devices != usual.devices {
         said += &format!(" --devices {}", args.devices);
     }
@@ -234,6 +265,11 @@ fn many(args: &Args) -> anyhow::Result<()> {
     if args.json {
         println!("{}", sum_json(args, &sum, seconds));
     } else {
+        if args.hashes {
+            for (seed, hash) in &sum.traces {
+                println!("{seed} {hash:016x}");
+            }
+        }
         println!(
             "{} seeds from {}: {} messages, {} reports, {} faults, {:.0} s of virtual time in {seconds:.1} s \
              ({:.0} times real time)",

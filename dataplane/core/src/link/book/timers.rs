@@ -70,7 +70,7 @@ impl LinkBook {
     fn tick_up(&mut self, now: Instant, index: u32, out: &mut LinkOutbox) {
         let link = &self.links[index as usize];
         let node = link.node;
-        if now - link.heard >= SUSPECT_AFTER {
+        if now - link.heard >= SUSPECT_AFTER && !trunkline_wire::planted!(NeverSuspect) {
             self.counters.links_suspect += 1;
             self.drop_link(now, index, "nothing was heard: the node is suspect", out);
             let text = "nothing was heard: suspect".to_owned();

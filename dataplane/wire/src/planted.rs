@@ -1,0 +1,123 @@
+//! Defects that the simulator switches on one at a time, to see that a promise's check can fail.
+//!
+//! [`crate::planted!`] stands where each defect would be. Without the feature `planted` it is the literal `false`, and neither this
+//! module nor any branch behind it is compiled. With it, the defect that the running thread has planted is on: a simulated cluster is
+//! one thread, so that seeds on several threads don't disturb each other.
+
+use std::cell::Cell;
+
+/// Declares the defects: a name for code, one for the command line, and what is wrong.
+macro_rules! bugs {
+    ($( $bug:ident => $name:literal, $what:literal; )*) => {
+        /// A defect.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Bug {
+            $( #[doc = $what] $bug, )*
+        }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &'static [Bug] = &[ $( Bug::$bug, )* ];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $( Bug::$bug => $name, )* }
+            }
+
+            /// What is wrong, for people.
+            pub fn what(self) -> &'static str {
+                match self { $( Bug::$bug => $what, )* }
+            }
+        }
+    };
+}
+
+bugs! {
+    // What an instance knows of its region's devices.
+    AcceptOlderEpoch => "accept-older-epoch", "an instance takes a registration with a lower epoch than the one it holds";
+    UnregisterAnyEpoch => "unregister-any-epoch", "an unregistration removes the device whatever epoch it names";
+    NoTombstone => "no-tombstone", "an instance does not remember what was unregistered";
+    DropNamed => "drop-named", "the end of a stream drops what was named in it too";
+    KeepUnnamed => "keep-unnamed", "the end of a stream drops nothing";
+    SyncEndsWithFirstShard => "sync-ends-with-first-shard", "a stream counts as whole when one of its server's shards has ended it";
+    OfflineBeforeSync => "offline-before-sync", "an instance says offline before it has heard every connection server";
+    OfflineUnasked => "offline-unasked", "an instance says offline without asking its siblings";
+    NoPauseDoubt => "no-pause-doubt", "an instance that was paused goes on as if nothing had been missed";
+    GoneAtOnce => "gone-at-once", "a connection server without a link counts as gone at once, not after 10 s";
+    LostNeverGone => "lost-never-gone", "a connection server without a link never counts as gone";
+    SiblingIgnored => "sibling-ignored", "an instance says offline although a sibling knows where the device is";
+    AskForever => "ask-forever", "messages wait without end for a sibling that does not answer";
+    // A device's session.
+    RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
+    IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";
+    WelcomeUnregistered => "welcome-unregistered", "a device is welcomed before its region has taken its registration";
+    RegisterAtOne => "register-at-one", "a session is registered at one of its region's instances only";
+    StreamWithoutNew => "stream-without-new", "a stream of sessions leaves out those that have not been welcomed yet";
+    NoUnregister => "no-unregister", "a session that ends is not unregistered";
+    EpochOfWallClock => "epoch-of-wall-clock", "an epoch is the wall clock's time, whatever was minted or presented before";
+    HeldForever => "held-forever", "a delivery stays open when its session ends";
+    NoWelcomeTimeout => "no-welcome-timeout", "a device is not welcomed before every instance has answered, however long that takes";
+    IdleNeverClosed => "idle-never-closed", "a session that is not heard stays open";
+    QueueUnbounded => "queue-unbounded", "messages wait without a bound for a device that does not read";
+    // A message's way.
+    DeliveredWhenWritten => "delivered-when-written", "a message is reported delivered when it is written to the device's connection";
+    BackWhereItCameFrom => "back-where-it-came-from", "a message may be forwarded to a node that it has passed";
+    SwallowNotHere => "swallow-not-here", "a message for a session that is gone is neither forwarded nor answered";
+    ForgetMaybeDelivered => "forget-maybe-delivered", "a report does not say that a copy may have been delivered";
+    RetryUnbounded => "retry-unbounded", "retries are not held to the budget";
+    NeverRetry => "never-retry", "a message that nobody answered is not tried again";
+    ExpireSilently => "expire-silently", "a message whose time is over is forgotten without a report";
+    ReplyToWrongNode => "reply-to-wrong-node", "an answer goes to the node that forwarded last, as if it had taken the message in";
+    AckNextDelivery => "ack-next-delivery", "an acknowledgement is credited to the delivery behind the one that it names";
+    DuplicateForward => "duplicate-forward", "an instance forwards a message twice";
+    // Links between nodes.
+    NeverSuspect => "never-suspect", "a link on which nothing is heard is never closed";
+    DialWithoutWait => "dial-without-wait", "a node that cannot be reached is dialled again at once";
+    LinkDownUntold => "link-down-untold", "other shards are not told that a link is down";
+    NoSyncOnNewLink => "no-sync-on-new-link", "sessions are not streamed again on a new link";
+    // Bytes and sockets.
+    LoseFrameTail => "lose-frame-tail", "the rest of a frame that came in two parts is lost when a third part follows";
+    WrongGeneration => "wrong-generation", "a completion is credited to whoever has the socket's slot now";
+    // The map.
+    ExpireOnReturn => "expire-on-return", "a control plane that starts ends the leases of all nodes";
+    MapNotKept => "map-not-kept", "a map is used without being written to disk";
+    PublishUncommitted => "publish-uncommitted", "a map is published although the store did not take it";
+    // The client library.
+    ShowTwice => "show-twice", "a copy of a message that was shown is shown again";
+    ShowUnordered => "show-unordered", "messages are shown as they come";
+    NoResend => "no-resend", "what is unresolved is not sent again over a new connection";
+    NoPing => "no-ping", "an idle device does not ping its server";
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Plants a defect in whatever this thread runs from now on; with `None` takes it out.
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this thread runs with `bug`. By way of [`crate::planted!`].
+pub fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_is_on_where_it_was_planted_and_names_are_unique() {
+        assert!(!crate::planted!(ShowTwice));
+        plant(Some(Bug::ShowTwice));
+        assert!(crate::planted!(ShowTwice) && !crate::planted!(ShowUnordered));
+        std::thread::spawn(|| assert!(!crate::planted!(ShowTwice)))
+            .join()
+            .unwrap();
+        plant(None);
+        assert!(!crate::planted!(ShowTwice));
+        let names: std::collections::BTreeSet<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+        assert_eq!(names.len(), Bug::ALL.len());
+    }
+}

@@ -1,0 +1,85 @@
+//! Which promise notices each planted defect, in which scenario, and after how many seeds.
+
+use trunkline_wire::planted::{self, Bug};
+
+use crate::promise::Violation;
+use crate::scenario::Scenario;
+use crate::swarm::{self, Options};
+
+/// A planted defect is to be noticed within so many seeds of its scenario.
+pub const SEEDS_MAX: u64 = 200;
+
+/// The scenario in which a defect shows.
+pub fn scenario(bug: Bug) -> &'static Scenario {
+    let name = match bug {
+        Bug::AcceptOlderEpoch
+        | Bug::UnregisterAnyEpoch
+        | Bug::RaiseWelcomed
+        | Bug::IgnoreHigherEpoch
+        | Bug::SwallowNotHere
+        | Bug::BackWhereItCameFrom
+        | Bug::RegisterAtOne
+        | Bug::ShowUnordered
+        | Bug::NoTombstone
+        | Bug::NoUnregister
+        | Bug::HeldForever
+        | Bug::ReplyToWrongNode
+        | Bug::DuplicateForward => "roam",
+        Bug::OfflineBeforeSync | Bug::KeepUnnamed | Bug::DialWithoutWait => "deaths",
+        Bug::OfflineUnasked
+        | Bug::SiblingIgnored
+        | Bug::GoneAtOnce
+        | Bug::LostNeverGone
+        | Bug::NeverSuspect
+        | Bug::AskForever
+        | Bug::RetryUnbounded
+        | Bug::IdleNeverClosed
+        | Bug::ForgetMaybeDelivered => "partitions",
+        Bug::NoPauseDoubt | Bug::NoWelcomeTimeout | Bug::WelcomeUnregistered => "pauses",
+        Bug::EpochOfWallClock => "clocks",
+        Bug::DropNamed
+        | Bug::SyncEndsWithFirstShard
+        | Bug::StreamWithoutNew
+        | Bug::LinkDownUntold
+        | Bug::NoSyncOnNewLink
+        | Bug::WrongGeneration
+        | Bug::ShowTwice
+        | Bug::NoResend
+        | Bug::NeverRetry => "storms",
+        Bug::DeliveredWhenWritten
+        | Bug::QueueUnbounded
+        | Bug::AckNextDelivery
+        | Bug::ExpireSilently
+        | Bug::LoseFrameTail
+        | Bug::NoPing => "slow",
+        Bug::ExpireOnReturn | Bug::MapNotKept | Bug::PublishUncommitted => "control",
+    };
+    Scenario::named(name).expect("a scenario of this name")
+}
+
+/// A defect that was noticed.
+#[derive(Clone, Debug)]
+pub struct Noticed {
+    /// Seeds that it took, the one that failed included.
+    pub seeds: u64,
+    /// What was seen.
+    pub violation: Box<Violation>,
+}
+
+/// Plays seeds of the defect's scenario, from `first`, until a promise is broken; `None` if none was within `seeds_max` of them. Before
+/// each seed `playing` is told of it.
+pub fn hunt(bug: Bug, first: u64, seeds_max: u64, mut playing: impl FnMut(u64)) -> Option<Noticed> {
+    planted::plant(Some(bug));
+    let noticed = (first..first + seeds_max).find_map(|seed| {
+        playing(seed);
+        let options = Options {
+            scenario: scenario(bug),
+            ..Options::new(seed)
+        };
+        let violation = swarm::run(&options).err()?;
+        let seeds = seed - first + 1;
+        Some(Noticed { seeds, violation })
+    });
+    planted::plant(None);
+    noticed
+}
