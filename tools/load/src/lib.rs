@@ -13,6 +13,7 @@
 
 mod connection;
 mod connects;
+pub mod draw;
 mod error;
 mod ledger;
 mod pace;

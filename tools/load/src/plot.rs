@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 
+use crate::draw::{color, escape, line, text};
 use crate::plan::Work;
 use crate::summary::{Entry, Metric, Summary};
 use crate::worker::histogram;
@@ -121,29 +122,6 @@ fn merge(entry: &Entry) -> Histogram<u64> {
     merged
 }
 
-fn line(picture: &mut String, (x1, y1): (f64, f64), (x2, y2): (f64, f64), stroke: &str) {
-    let _ = writeln!(
-        picture,
-        "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"{stroke}\"/>"
-    );
-}
-
-/// `what` is markup already.
-fn text(picture: &mut String, (x, y): (f64, f64), anchor: &str, what: &str) {
-    let _ = writeln!(
-        picture,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{what}</text>"
-    );
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-fn color(place: usize) -> &'static str {
-    COLORS[place % COLORS.len()]
-}
-
 /// A power of ten nanoseconds.
 fn duration(power: i32) -> String {
     match power {
@@ -163,9 +141,6 @@ const BOTTOM: f64 = 320.0;
 /// The axis of percentiles ends at 99.999.
 const NINES_MAX: f64 = 5.0;
 const STEPS: i32 = 200;
-/// Told apart also by who sees few colours.
-const COLORS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,10 +149,5 @@ mod tests {
     fn an_axis_says_its_units() {
         let labels: Vec<String> = [0, 3, 5, 6, 9].map(duration).into();
         assert_eq!(labels, ["1 ns", "1 µs", "100 µs", "1 ms", "1 s"]);
-    }
-
-    #[test]
-    fn a_name_cannot_break_the_picture() {
-        assert_eq!(escape("a<b&c"), "a&lt;b&amp;c");
     }
 }

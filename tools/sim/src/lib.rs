@@ -15,6 +15,7 @@
 //! | `calm` | what must hold once all faults are over |
 //! | `strangers` | who says what no library would |
 //! | `planted` | defects that are put in to see that each is noticed |
+//! | `propagation` | what telling everybody of every connect would cost, beside what we do |
 //! | `promise`, `journal` | a broken promise, and the history that comes with it |
 //!
 //! Nothing here decides anything that a cluster decides. What is not simulated: threads (one turn at a time), the disk's own
@@ -35,6 +36,7 @@ mod pairs;
 #[cfg(feature = "planted")]
 pub mod planted;
 pub mod promise;
+pub mod propagation;
 pub mod scenario;
 mod strangers;
 mod sums;

@@ -14,6 +14,7 @@ use crate::output::Progress;
 
 #[cfg(feature = "planted")]
 mod planted;
+mod propagation;
 
 /// Plays whole clusters in virtual time: the deployed code, with traffic and faults drawn from a seed, held against the promises.
 ///
@@ -27,6 +28,7 @@ mod planted;
   trunkline sim --scenario roam --seeds 100
                                          devices that come back elsewhere while their old servers are cut off
   trunkline sim --seeds 20 --hashes      a line for each seed, to compare with another build's or machine's
+  trunkline sim --propagation global     what telling every server of every connect would cost, beside what we do
   trunkline sim --planted                which promise notices each planted defect (a build with --features planted)")]
 pub struct Args {
     /// The seed, or the first of several.
@@ -45,6 +47,8 @@ pub struct Args {
     /// Prints a line with seed and trace hash for each seed.
     #[arg(long, requires = "seeds", conflicts_with = "json")]
     hashes: bool,
+    #[command(flatten)]
+    propagation: propagation::Args,
     /// Plants a defect in each cluster, by name, or one after the other all that there are, and says which promise noticed it.
     #[cfg(feature = "planted")]
     #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "NAME")]
@@ -69,6 +73,9 @@ pub struct Args {
 /// If a promise was broken; the line names the seed, and how to play it again.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     name_the_seed_of_a_panic();
+    if args.propagation.is_asked() {
+        return propagation::run(&args.propagation, args.seed, args.json);
+    }
     #[cfg(feature = "planted")]
     if let Some(name) = &args.planted {
         return planted::run(name, args.seed, args.seeds, args.json);
