@@ -4,7 +4,7 @@
 //! simulated driver of its own, and is given a turn when its driver has something for it or its deadline has come, one at a time. Who is
 //! first among several is drawn from the seed: threads promise nothing there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -95,9 +95,11 @@ pub struct Cluster {
     /// Nodes without descriptors.
     pub(crate) starved: BTreeSet<NodeNo>,
     stranger: Option<Strangers>,
-    actors: BTreeMap<DriverId, Actor>,
+    /// By driver; their ids count up.
+    actors: Vec<Option<Actor>>,
     timers: BTreeSet<(Instant, DriverId)>,
-    deadlines: BTreeMap<DriverId, Instant>,
+    /// By driver.
+    deadlines: Vec<Instant>,
     check_at: Instant,
     turns: u64,
     ready: Vec<DriverId>,
@@ -132,9 +134,9 @@ impl Cluster {
             greetings: false,
             starved: BTreeSet::new(),
             stranger: None,
-            actors: BTreeMap::new(),
+            actors: Vec::new(),
             timers: BTreeSet::new(),
-            deadlines: BTreeMap::new(),
+            deadlines: Vec::new(),
             check_at: Instant::ZERO,
             turns: 0,
             ready: Vec::new(),
@@ -272,19 +274,16 @@ impl Cluster {
             .expect("its settings are right, and its store can be read");
         server.listen(self.site.control).expect("a simulated port is free");
         self.control = Some(server);
-        self.actors.insert(id, Actor::Control);
+        self.act(id, Actor::Control);
         self.set_deadline(id, Instant::ZERO);
     }
 
     /// Ends the control plane, as a crash does.
     pub(crate) fn end_control(&mut self) {
         self.control = None;
-        let gone: Vec<DriverId> = self
-            .actors
-            .iter()
-            .filter(|(_, actor)| **actor == Actor::Control)
-            .map(|(id, _)| *id)
-            .collect();
+        let control = |(_, actor): &(usize, &Option<Actor>)| **actor == Some(Actor::Control);
+        let gone = self.actors.iter().enumerate().filter(control);
+        let gone: Vec<DriverId> = gone.map(|(id, _)| DriverId(id as u32)).collect();
         self.forget(&gone);
     }
 
@@ -342,19 +341,29 @@ impl Cluster {
         let Some(process) = &self.nodes[node.0].process else {
             return;
         };
-        for (place, id) in process.drivers().enumerate() {
+        let drivers: Vec<DriverId> = process.drivers().collect();
+        for (place, id) in drivers.into_iter().enumerate() {
             let actor = match place.checked_sub(1) {
                 None => Actor::Agent(node),
                 Some(shard) => Actor::Shard(node, shard),
             };
-            self.actors.insert(id, actor);
+            self.act(id, actor);
         }
         self.reschedule_node(node);
     }
 
     pub(crate) fn adopt_phone(&mut self, phone: usize, id: DriverId) {
-        self.actors.insert(id, Actor::Phone(phone));
+        self.act(id, Actor::Phone(phone));
         self.set_deadline(id, Instant::ZERO);
+    }
+
+    /// From now on `id` is the driver of `actor`.
+    fn act(&mut self, id: DriverId, actor: Actor) {
+        let at = id.0 as usize;
+        if at >= self.actors.len() {
+            self.actors.resize(at + 1, None);
+        }
+        self.actors[at] = Some(actor);
     }
 
     /// Somebody whom nobody knows connects to `address`.
@@ -363,14 +372,13 @@ impl Cluster {
         let stranger = self.stranger.get_or_insert_with(|| Strangers::new(world));
         stranger.come(&mut self.rng, address);
         let id = stranger.id();
-        self.actors.insert(id, Actor::Strangers);
+        self.act(id, Actor::Strangers);
     }
 
     fn forget(&mut self, drivers: &[DriverId]) {
         for id in drivers {
             self.set_deadline(*id, Instant::NEVER);
-            self.deadlines.remove(id);
-            self.actors.remove(id);
+            self.actors[id.0 as usize] = None;
         }
     }
 
@@ -427,7 +435,7 @@ impl Cluster {
             }
             self.ready = ready;
             if turns_now >= TURNS_AT_ONCE_MAX {
-                let who = self.timers.first().and_then(|(_, id)| self.actors.get(id));
+                let who = self.timers.first().and_then(|(_, id)| self.actors.get(id.0 as usize));
                 let what = format!("somebody is busy without end: {who:?}");
                 return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
             }
@@ -469,7 +477,7 @@ impl Cluster {
 
     fn turn(&mut self, id: DriverId) -> Checked {
         let now = self.now();
-        let Some(actor) = self.actors.get(&id).copied() else {
+        let Some(actor) = self.actors.get(id.0 as usize).copied().flatten() else {
             return Ok(());
         };
         if self.site.world.is_paused(self.host_of(actor)) {
@@ -538,21 +546,30 @@ impl Cluster {
         let Some(process) = &mut self.nodes[node.0].process else {
             return;
         };
-        let deadlines: Vec<(DriverId, Instant)> = process.deadlines().collect();
-        for (id, deadline) in deadlines {
-            self.set_deadline(id, deadline);
+        let (timers, known) = (&mut self.timers, &mut self.deadlines);
+        for (id, deadline) in process.deadlines() {
+            set_deadline(timers, known, id, deadline);
         }
     }
 
     pub(crate) fn set_deadline(&mut self, id: DriverId, deadline: Instant) {
-        let before = self.deadlines.insert(id, deadline).unwrap_or(Instant::NEVER);
-        if before != deadline {
-            if before != Instant::NEVER {
-                self.timers.remove(&(before, id));
-            }
-            if deadline != Instant::NEVER {
-                self.timers.insert((deadline, id));
-            }
+        set_deadline(&mut self.timers, &mut self.deadlines, id, deadline);
+    }
+}
+
+/// Notes when a driver is due. It is, mostly, as before.
+fn set_deadline(timers: &mut BTreeSet<(Instant, DriverId)>, known: &mut Vec<Instant>, id: DriverId, deadline: Instant) {
+    let at = id.0 as usize;
+    if at >= known.len() {
+        known.resize(at + 1, Instant::NEVER);
+    }
+    let before = std::mem::replace(&mut known[at], deadline);
+    if before != deadline {
+        if before != Instant::NEVER {
+            timers.remove(&(before, id));
+        }
+        if deadline != Instant::NEVER {
+            timers.insert((deadline, id));
         }
     }
 }

@@ -272,7 +272,7 @@ impl Run {
         let device = self.draw_device();
         let span = Duration::from_millis(self.rng.u64(5_000..40_000));
         self.cluster.pause(Host::Device(device), span);
-        self.burst(None, Some(device), 40, 8_000);
+        self.burst(None, Some(device), 60, 8_000);
         Some(())
     }
 
@@ -357,10 +357,10 @@ impl Run {
             return None;
         }
         self.cluster.end_device(device);
-        let most = if self.rng.bool() {
-            Duration::from_secs(3)
-        } else {
-            Duration::from_millis(20)
+        let most = match self.rng.u32(..4) {
+            0 | 1 => Duration::from_millis(20),
+            2 => Duration::from_secs(3),
+            _ => span,
         };
         self.end_in(span.min(most), End::Start(device));
         Some(())

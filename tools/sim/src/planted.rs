@@ -25,8 +25,9 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::HeldForever
         | Bug::ReplyToWrongNode
         | Bug::DuplicateForward => "roam",
-        Bug::OfflineBeforeSync | Bug::KeepUnnamed | Bug::DialWithoutWait => "deaths",
+        Bug::OfflineBeforeSync | Bug::DialWithoutWait => "deaths",
         Bug::OfflineUnasked
+        | Bug::KeepUnnamed
         | Bug::SiblingIgnored
         | Bug::GoneAtOnce
         | Bug::LostNeverGone

@@ -162,6 +162,7 @@ pub struct Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Drawn,
+    OneInstance,
     TwoInstances,
     TwoRegions,
     TwoShards,
@@ -187,8 +188,15 @@ impl Scenario {
         Scenario {
             name: "deaths",
             about: "nodes of all kinds die and come back",
-            kinds: &[Kind::KillInstance, Kind::KillServer, Kind::KillRegion, Kind::Churn],
-            every_ms: (500, 2_500),
+            kinds: &[
+                Kind::KillInstance,
+                Kind::KillServer,
+                Kind::KillServer,
+                Kind::KillRegion,
+                Kind::Churn,
+                Kind::Churn,
+            ],
+            every_ms: (400, 2_500),
             shape: Shape::Drawn,
         },
         Scenario {
@@ -209,8 +217,8 @@ impl Scenario {
             name: "pauses",
             about: "processes stand still and go on",
             kinds: &[Kind::Pause, Kind::Pause, Kind::PauseDevice, Kind::Churn],
-            every_ms: (200, 1_000),
-            shape: Shape::Drawn,
+            every_ms: (150, 600),
+            shape: Shape::OneInstance,
         },
         Scenario {
             name: "clocks",
@@ -306,6 +314,7 @@ impl Scenario {
     pub(crate) fn shape(&self, spec: &mut Spec) {
         match self.shape {
             Shape::Drawn => {}
+            Shape::OneInstance => spec.instances = 1,
             Shape::TwoInstances => spec.instances = 2,
             Shape::TwoRegions => spec.regions = 2,
             Shape::TwoShards => spec.two_shards_every = 1,

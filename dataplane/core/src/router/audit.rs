@@ -152,5 +152,5 @@ impl Router {
     }
 }
 
-/// Beside messages, a device's queue takes reports, pongs and the like; the connection's own bound ends it beyond this.
-const CONTROL_BYTES_MAX: usize = 256 << 10;
+/// Beside messages, a device's queue takes reports, pongs and the like: far fewer than this while it lives.
+const CONTROL_BYTES_MAX: usize = 48 << 10;
