@@ -170,14 +170,14 @@ impl Sources {
     /// Who has been away for too long, since the last time this was asked. Whoever has a link (`linked`) is not away: its stream
     /// is still to come.
     pub fn gone(&mut self, now: Instant, linked: impl Fn(NodeId) -> bool) -> Vec<(RegionId, NodeId)> {
+        let is_over = |since: Instant| since + GONE_AFTER <= now || trunkline_wire::planted!(GoneAtOnce);
         let mut gone = Vec::new();
+        if trunkline_wire::planted!(LostNeverGone) {
+            return gone;
+        }
         for (pair, source) in &mut self.sources {
             match *source {
-                Source::Unheard { since } | Source::Lost { since }
-                    if (since + GONE_AFTER <= now || trunkline_wire::planted!(GoneAtOnce))
-                        && !linked(pair.1)
-                        && !trunkline_wire::planted!(LostNeverGone) =>
-                {
+                Source::Unheard { since } | Source::Lost { since } if is_over(since) && !linked(pair.1) => {
                     *source = Source::Gone;
                     gone.push(*pair);
                 }

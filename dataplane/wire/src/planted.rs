@@ -38,7 +38,6 @@ bugs! {
     UnregisterAnyEpoch => "unregister-any-epoch", "an unregistration removes the device whatever epoch it names";
     NoTombstone => "no-tombstone", "an instance does not remember what was unregistered";
     DropNamed => "drop-named", "the end of a stream drops what was named in it too";
-    KeepUnnamed => "keep-unnamed", "the end of a stream drops nothing";
     SyncEndsWithFirstShard => "sync-ends-with-first-shard", "a stream counts as whole when one of its server's shards has ended it";
     OfflineBeforeSync => "offline-before-sync", "an instance says offline before it has heard every connection server";
     OfflineUnasked => "offline-unasked", "an instance says offline without asking its siblings";

@@ -27,7 +27,6 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::DuplicateForward => "roam",
         Bug::OfflineBeforeSync | Bug::DialWithoutWait => "deaths",
         Bug::OfflineUnasked
-        | Bug::KeepUnnamed
         | Bug::SiblingIgnored
         | Bug::GoneAtOnce
         | Bug::LostNeverGone

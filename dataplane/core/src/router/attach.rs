@@ -253,11 +253,13 @@ impl Router {
             self.remember_superseded(now, device, highest);
             return;
         };
-        if own.epoch == epoch
-            && highest > epoch
-            && !trunkline_wire::planted!(IgnoreHigherEpoch)
-            && !trunkline_wire::planted!(RaiseWelcomed)
-        {
+        if trunkline_wire::planted!(IgnoreHigherEpoch) {
+            return;
+        }
+        if trunkline_wire::planted!(RaiseWelcomed) {
+            return;
+        }
+        if own.epoch == epoch && highest > epoch {
             self.supersede(now, session, highest, out);
         }
     }

@@ -107,6 +107,9 @@ fn name(design: Design) -> &'static str {
     }
 }
 
+/// One number of a row.
+type Measure = fn(&Row) -> f64;
+
 fn updates(row: &Row) -> f64 {
     row.outcome.updates as f64 / row.outcome.connects.max(1) as f64
 }
@@ -170,7 +173,7 @@ fn svg(rows: &[Row]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
     );
-    let panels: [(&str, fn(&Row) -> f64, bool); 3] = [
+    let panels: [(&str, Measure, bool); 3] = [
         ("updates for each connect", updates, true),
         ("messages stranded after a connect, %", stranded, false),
         ("records on one server, bytes", memory, true),
@@ -199,7 +202,7 @@ fn svg(rows: &[Row]) -> String {
     picture
 }
 
-fn panel(picture: &mut String, rows: &[Row], left: f64, title: &str, value: fn(&Row) -> f64, logarithmic: bool) {
+fn panel(picture: &mut String, rows: &[Row], left: f64, title: &str, value: Measure, logarithmic: bool) {
     let (least, most) = rows.iter().fold((usize::MAX, 0), |(least, most), row| {
         (least.min(row.plan.servers), most.max(row.plan.servers))
     });
