@@ -153,13 +153,16 @@ impl Presence {
     /// Drops the sessions at `node` that were not named in its stream `sync`; with `None` all of them, which it may name again when it
     /// is back. Returns how many.
     pub fn drop_unnamed(&mut self, now: Instant, node: NodeId, sync: Option<u64>) -> usize {
-        self.drop_where(now, node, |entry| sync.is_none_or(|sync| entry.sync != sync || trunkline_wire::planted!(DropNamed)))
+        self.drop_where(now, node, |entry| {
+            sync.is_none_or(|sync| entry.sync != sync || trunkline_wire::planted!(DropNamed))
+        })
     }
 
     /// As [`Presence::drop_unnamed`], but for what other instances have told of: by the server's older map it belongs to their region,
     /// and is named to them.
     pub fn drop_unnamed_but_relayed(&mut self, now: Instant, node: NodeId, sync: u64) -> usize {
-        let unnamed = |entry: &Entry| (entry.sync != sync || trunkline_wire::planted!(DropNamed)) && entry.sync != RELAYED;
+        let unnamed =
+            |entry: &Entry| (entry.sync != sync || trunkline_wire::planted!(DropNamed)) && entry.sync != RELAYED;
         self.drop_where(now, node, unnamed)
     }
 

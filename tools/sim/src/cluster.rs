@@ -296,12 +296,9 @@ impl Cluster {
     pub(crate) fn ask_control(&mut self, request: &str) {
         let Some(control) = &mut self.control else { return };
         control.ask(request.as_bytes());
-        let due: Vec<DriverId> = self
-            .actors
-            .iter()
-            .filter(|(_, actor)| **actor == Actor::Control)
-            .map(|(id, _)| *id)
-            .collect();
+        let control = |(_, actor): &(usize, &Option<Actor>)| **actor == Some(Actor::Control);
+        let due = self.actors.iter().enumerate().filter(control);
+        let due: Vec<DriverId> = due.map(|(id, _)| DriverId(id as u32)).collect();
         due.into_iter().for_each(|id| self.set_deadline(id, Instant::ZERO));
     }
 
