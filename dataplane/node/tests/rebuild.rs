@@ -100,6 +100,8 @@ impl Server {
                         }
                         Some(PeerFrame::Reply(reply)) => Said::Answer(reply.number, reply.answer),
                         Some(PeerFrame::Synced(_)) => Said::Synced { registered },
+                        // It tells which map it uses, of which this server has no use.
+                        Some(PeerFrame::MapVersion(_)) => continue,
                         // The node shuts down.
                         Some(PeerFrame::LinkClose(_)) => return,
                         other => panic!("{other:?}"),

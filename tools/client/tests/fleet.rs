@@ -141,8 +141,8 @@ fn at(ms: u64) -> Instant {
     Instant::from_micros(ms * 1000)
 }
 
-/// Runs with resets for a while, then without, and checks. Returns the trace's hash.
-fn run_with_resets(seed: u64) -> u64 {
+/// Runs with resets for a while, then without, and checks. Returns the trace's hash, and how many messages were shown late.
+fn run_with_resets(seed: u64) -> (u64, u64) {
     let mut run = Run::new(seed);
     run.until(at(500));
     assert_eq!(run.fleet.counts().welcomed, u64::from(DEVICES));
@@ -167,19 +167,16 @@ fn run_with_resets(seed: u64) -> u64 {
         .values()
         .filter(|report| report.outcome.name() == "delivered");
     assert!(delivered.count() > confirmed * 9 / 10, "most arrive");
-    assert!(
-        counts.shown_late > 0 && counts.acknowledged_again > 0,
-        "disorder was felt: {counts:?}"
-    );
+    assert!(counts.acknowledged_again > 0, "repetition was felt: {counts:?}");
     run.check();
-    run.world.trace_hash()
+    (run.world.trace_hash(), counts.shown_late)
 }
 
 #[test]
 fn through_resets_disorder_and_repetition_every_message_is_reported_once_and_shown_once() {
-    for seed in 1..=5 {
-        run_with_resets(seed);
-    }
+    // A few of a run's messages at most come after the window, so that one run may have none.
+    let late: u64 = (1..=5).map(|seed| run_with_resets(seed).1).sum();
+    assert!(late > 0, "disorder was felt");
 }
 
 #[test]
