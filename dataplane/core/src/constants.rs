@@ -81,6 +81,11 @@ pub const UNACKNOWLEDGED_PER_SESSION_MAX: usize = 4096;
 /// How many locations of devices at other nodes one shard remembers: at 28 bytes and their table, 4 MiB.
 pub const LOCATIONS_MAX: usize = 65_536;
 
+/// How long a location that was asked for ahead of need is believed before it's asked for again.
+pub const LOCATION_FRESH: Duration = Duration::from_secs(10);
+/// How many locations one shard has asked for ahead of need, or remembers to have: at 100 bytes, under 2 MiB.
+pub const PREFETCHES_MAX: usize = 16_384;
+
 /// How many messages may wait in one shard for the siblings' answers about their recipients.
 pub const LOCATING_MESSAGES_MAX: usize = 4096;
 /// And how many bytes of them.

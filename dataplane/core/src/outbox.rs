@@ -6,7 +6,10 @@
 use std::ops::Range;
 
 use trunkline_wire::frame::Encode;
-use trunkline_wire::id::{NodeId, RegionId, ShardId};
+use trunkline_wire::id::{DeviceKey, NodeId, RegionId, ShardId};
+
+use crate::link::Wish;
+use crate::predictor::Expectation;
 
 /// The caller's name for a device connection. The router never looks inside, and never names a connection after
 /// [`Effect::CloseDevice`] or after it was told that the connection is closed.
@@ -111,10 +114,22 @@ pub enum Effect {
         /// What.
         event: ShardEvent,
     },
-    /// A link to this node would be of use. Nothing waits for it.
-    WishLink {
+    /// A link would be of use. Nothing waits for it. For the shard that owns links to the wish's node.
+    WishLink(Wish),
+    /// What a device was expected to send to this node is no longer expected.
+    WithdrawWish {
         /// The node.
         node: NodeId,
+        /// The device.
+        by: DeviceKey,
+    },
+    /// Hand an expectation to the shard that owns the device which is expected to be written to
+    /// ([`crate::router::Router::expect`]); never the own.
+    Expect {
+        /// Which shard.
+        shard: ShardId,
+        /// What.
+        expectation: Expectation,
     },
 }
 
@@ -212,8 +227,18 @@ impl Outbox {
     }
 
     /// Wishes for a link.
-    pub fn wish(&mut self, node: NodeId) {
-        self.effects.push(Effect::WishLink { node });
+    pub fn wish(&mut self, wish: Wish) {
+        self.effects.push(Effect::WishLink(wish));
+    }
+
+    /// Takes back what was wished for on behalf of `by`.
+    pub fn withdraw_wish(&mut self, node: NodeId, by: DeviceKey) {
+        self.effects.push(Effect::WithdrawWish { node, by });
+    }
+
+    /// Hands an expectation to another shard.
+    pub fn expect(&mut self, shard: ShardId, expectation: Expectation) {
+        self.effects.push(Effect::Expect { shard, expectation });
     }
 
     fn encoded(&mut self, frame: &impl Encode) -> Range<usize> {

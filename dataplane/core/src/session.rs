@@ -14,6 +14,7 @@ use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
 use crate::outbox::Conn;
+use crate::predictor::Habits;
 use trunkline_wire::keyed::KeyMap;
 
 /// A session's place in its table: an index, and which of the sessions that had it.
@@ -92,6 +93,8 @@ pub struct Session {
     pub finishing: bool,
     /// Which way the last message to it took, for `explain`.
     pub last_way: Option<(Way, Trail)>,
+    /// Whom it writes to and hears from; none before its first message.
+    pub habits: Option<Box<Habits>>,
     delivery_next: u64,
     unacknowledged: VecDeque<Option<Unacknowledged>>,
     open_deliveries: usize,
@@ -215,6 +218,7 @@ impl Sessions {
             unresolved: 0,
             finishing: false,
             last_way: None,
+            habits: None,
             delivery_next: 1,
             unacknowledged: VecDeque::new(),
             open_deliveries: 0,

@@ -215,6 +215,8 @@ fn link_json(link: &LinkStatus, shard: usize, map: &trunkline_wire::map::Map) ->
         "state": link.state.name(),
         "required": link.required,
         "dialled": link.dialled,
+        "worth_per_mille": link.worth.map(|worth| worth.to_per_mille()),
+        "wished_by": link.wished_by.map(|device| device.to_string()),
         "heard_ms_ago": link.heard_ms,
         "failures": link.failures,
         "trouble": link.trouble,

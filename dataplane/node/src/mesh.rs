@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use trunkline_core::link::{LinkRef, LinkStatus};
+use trunkline_core::link::{LinkRef, LinkStatus, Wish};
 use trunkline_core::outbox::ShardEvent;
+use trunkline_core::predictor::Expectation;
 use trunkline_core::router::Explanation;
 use trunkline_net::driver::{Driver, Wake};
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
@@ -37,7 +38,11 @@ pub(crate) enum Item<S> {
     /// News.
     Event(ShardEvent),
     /// A link would be of use.
-    Wish(NodeId),
+    Wish(Box<Wish>),
+    /// What a device was expected to send to a node is no longer expected.
+    WithdrawWish(Box<(NodeId, DeviceKey)>),
+    /// A device that the receiving shard owns is expected to be written to.
+    Expect(Box<Expectation>),
     /// A connection that the receiving shard owns.
     Socket(Box<Transit<S>>),
     /// Answer when everything before is taken in, and what follows from it is on its way.
@@ -563,7 +568,7 @@ mod tests {
         let mut driver = EpollDriver::new(Options::default()).unwrap();
         b.attach(&driver);
         assert!(b.about_to_sleep());
-        a.send(ShardId(1), Item::Wish(NodeId(1)));
+        a.send(ShardId(1), Item::WithdrawWish(Box::new((NodeId(1), DeviceKey(1)))));
         let mut waker = EpollDriver::new(Options::default()).unwrap();
         a.flush(|at| waker.wake(at));
         let mut completions = Vec::new();
@@ -610,7 +615,7 @@ mod tests {
                     std::thread::yield_now();
                 }
                 if starts {
-                    port.send(to, Item::Wish(NodeId(0)));
+                    port.send(to, Item::WithdrawWish(Box::new((NodeId(0), DeviceKey(1)))));
                     port.flush(|at| driver.wake(at));
                 }
                 let mut seen = 0;
@@ -627,7 +632,7 @@ mod tests {
                     while let Some(batch) = port.next(to) {
                         seen += 1;
                         port.recycle(batch);
-                        port.send(to, Item::Wish(NodeId(0)));
+                        port.send(to, Item::WithdrawWish(Box::new((NodeId(0), DeviceKey(1)))));
                         port.flush(|at| driver.wake(at));
                     }
                 }

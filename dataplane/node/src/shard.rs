@@ -496,11 +496,19 @@ impl<D: Driver> Shard<D> {
         let shed = self.port.shed();
         (self.counters.mesh_messages_shed, self.counters.mesh_frames_shed) = (shed.messages, shed.frames);
         let stats = &self.stats;
-        stats.publish(self.router.counters(), self.book.counters(), &self.counters);
+        stats.publish(
+            self.router.counters(),
+            self.router.predictions(),
+            self.book.counters(),
+            &self.counters,
+        );
         let set = |gauge: &std::sync::atomic::AtomicU64, value: usize| gauge.store(value as u64, Ordering::Relaxed);
         set(&stats.sessions, self.router.sessions());
         set(&stats.sockets, self.table.len());
         set(&stats.links_up, self.book.up());
+        let (taken, places) = self.book.budget();
+        set(&stats.direct_links, taken);
+        set(&stats.direct_links_max, places);
         set(&stats.links_missing, self.book.missing().count());
         set(&stats.unresolved, self.router.unresolved());
         stats

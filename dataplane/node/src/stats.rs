@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use trunkline_core::counters::Counters;
 use trunkline_core::link::LinkCounters;
+use trunkline_core::predictor::PredictorCounters;
 use trunkline_core::tally;
 use trunkline_wire::time::Instant;
 
@@ -57,6 +58,10 @@ pub struct ShardStats {
     pub sockets: AtomicU64,
     /// Links that are up.
     pub links_up: AtomicU64,
+    /// Places for links beyond the required ones that are taken, dials included.
+    pub direct_links: AtomicU64,
+    /// How many such places there are.
+    pub direct_links_max: AtomicU64,
     /// Required links that are not.
     pub links_missing: AtomicU64,
     /// Confirmed messages without a report.
@@ -83,6 +88,8 @@ impl Default for ShardStats {
             sessions: AtomicU64::new(0),
             sockets: AtomicU64::new(0),
             links_up: AtomicU64::new(0),
+            direct_links: AtomicU64::new(0),
+            direct_links_max: AtomicU64::new(0),
             links_missing: AtomicU64::new(0),
             unresolved: AtomicU64::new(0),
             map_version: AtomicU64::new(0),
@@ -96,9 +103,16 @@ impl Default for ShardStats {
 }
 
 impl ShardStats {
-    pub(crate) fn publish(&self, router: &Counters, links: &LinkCounters, shard: &ShardCounters) {
-        let (router, links, shard) = (router.values(), links.values(), shard.values());
-        let all = router.iter().chain(&links).chain(&shard);
+    pub(crate) fn publish(
+        &self,
+        router: &Counters,
+        predictions: &PredictorCounters,
+        links: &LinkCounters,
+        shard: &ShardCounters,
+    ) {
+        let (router, predictions) = (router.values(), predictions.values());
+        let (links, shard) = (links.values(), shard.values());
+        let all = router.iter().chain(&predictions).chain(&links).chain(&shard);
         for (shared, value) in self.values.iter().zip(all) {
             shared.store(*value, Ordering::Relaxed);
         }
@@ -128,6 +142,7 @@ impl ShardStats {
 pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = Counters::NAMES
         .iter()
+        .chain(PredictorCounters::NAMES)
         .chain(LinkCounters::NAMES)
         .chain(ShardCounters::NAMES);
     all.copied()
@@ -181,7 +196,7 @@ mod tests {
             ..ShardCounters::default()
         };
         for one in stats.shards() {
-            one.publish(&router, &LinkCounters::default(), &shard);
+            one.publish(&router, &PredictorCounters::default(), &LinkCounters::default(), &shard);
         }
         assert_eq!((stats.sum("messages_in"), stats.sum("turns")), (6, 10));
         assert_eq!(stats.sum("nothing of that name"), 0);

@@ -141,6 +141,11 @@ frames! {
             /// Its session, or none: forget what you know.
             epoch: Epoch,
         }
+        /// Somebody is expected to write to a device. To an instance of its region, which answers with a [`Location`] if it knows one.
+        0x50 WhereIs {
+            /// The device.
+            device: DeviceKey,
+        }
 
         /// A session exists. From its connection server to every instance of the device's region.
         0x30 Register {

@@ -15,7 +15,7 @@ use trunkline_wire::control::Roles;
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::frame::Encode;
 use trunkline_wire::handshake::{Acceptor, Opener};
-use trunkline_wire::id::{Incarnation, NodeId, RegionId, ShardId};
+use trunkline_wire::id::{DeviceKey, Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::{
     LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, MapTaken, MapVersion, PEER_BODY_BYTES_MAX,
@@ -23,6 +23,7 @@ use trunkline_wire::peer::{
 };
 use trunkline_wire::time::Instant;
 
+use super::cache::{Admission, LinkCache, Wish};
 use super::need;
 use super::peer::PeerEntry;
 use super::sync::Taken;
@@ -94,6 +95,8 @@ struct Link {
     pinged: Instant,
     /// When anything but pings and pongs went either way.
     traffic: Instant,
+    /// Whether it has carried a frame of the router's.
+    carried: bool,
     up_at: Instant,
     serial: u64,
     /// Of which regions the other side was sent, or is being sent, the sessions on this link.
@@ -141,7 +144,8 @@ pub struct LinkBook {
     versions_taken: Taken,
     /// See [`need::partners`].
     partners: BTreeSet<NodeId>,
-    direct_links_max: usize,
+    /// The links beyond the required ones.
+    cache: LinkCache,
     leaving: bool,
     /// No timer is due before this.
     next: Instant,
@@ -151,7 +155,7 @@ pub struct LinkBook {
 impl LinkBook {
     /// A book without links. Call [`LinkBook::tick`] at least at each [`LinkBook::deadline`].
     pub fn new(now: Instant, config: LinkConfig, map: Arc<Map>) -> LinkBook {
-        let share = config.direct_links_max.div_ceil(u32::from(config.shards)).max(1);
+        let share = share(config.direct_links_max, config.shard, config.shards);
         let mut book = LinkBook {
             rng: Rng::with_seed(config.seed),
             peers: Vec::new(),
@@ -166,7 +170,7 @@ impl LinkBook {
             applied: vec![map.id().version; usize::from(config.shards)],
             partners: BTreeSet::new(),
             versions_taken: Taken::new(config.shards),
-            direct_links_max: share as usize,
+            cache: LinkCache::new(share as usize),
             leaving: false,
             next: now,
             counters: LinkCounters::default(),
@@ -188,6 +192,7 @@ impl LinkBook {
         let peer = &self.peers[at];
         let link = &mut self.links[peer.current.or(peer.fencing)? as usize];
         link.traffic = now;
+        link.carried = true;
         link.conn
     }
 
@@ -222,6 +227,7 @@ impl LinkBook {
             }
             _ => {
                 link.traffic = now;
+                link.carried = true;
                 return self.pass(now, index, ty, out);
             }
         }
@@ -317,23 +323,71 @@ impl LinkBook {
         });
     }
 
-    /// A link to `node` would be of use.
-    pub fn wish(&mut self, now: Instant, node: NodeId) {
+    /// A link would be of use. It is dialled if it's worth its place, and what it replaces is closed without losing a frame.
+    pub fn wish(&mut self, now: Instant, wish: &Wish, out: &mut LinkOutbox) {
+        let node = wish.node;
         if node == self.config.node || self.leaving || !self.owns(node) {
             return;
         }
-        let can_be_dialled = self.map.node(node).is_some_and(|node| node.peer_address.is_some());
-        let wished = self.peers.iter().filter(|peer| peer.wished).count();
         let known = self.find(node).ok().map(|at| &self.peers[at]);
-        if known.is_some_and(|peer| peer.required || peer.wished || peer.current.is_some() || peer.retry_at > now) {
+        let is_needed = self.partners.contains(&node) || need::requires(&self.map, node, self.config.node);
+        // What somebody can't do without takes no place.
+        if known.is_some_and(|peer| peer.required || peer.current.is_some() && is_needed) {
             return;
         }
-        if !can_be_dialled || wished >= self.direct_links_max {
+        let waits = known.is_some_and(|peer| peer.current.is_none() && peer.retry_at > now);
+        let can_be_dialled = self.map.node(node).is_some_and(|node| node.peer_address.is_some());
+        if self.cache.find(node).is_none() && (waits || !can_be_dialled) {
             self.counters.link_wishes_refused += 1;
             return;
         }
+        match self.cache.wish(now, wish) {
+            Admission::Kept => self.counters.link_wishes_kept += 1,
+            Admission::NotWorthIt => self.counters.link_wishes_unworthy += 1,
+            Admission::Full => self.counters.link_wishes_refused += 1,
+            Admission::Admitted => self.dial_wished(now, node),
+            Admission::Replaces(gone) => {
+                self.evict(now, gone.node, out);
+                self.dial_wished(now, node);
+            }
+        }
+    }
+
+    /// What `by` was expected to send to `node` is no longer expected. The link stays until its place is needed.
+    pub fn withdraw_wish(&mut self, node: NodeId, by: DeviceKey) {
+        self.cache.withdraw(node, by);
+    }
+
+    /// How many places for links beyond the required ones are taken, and how many there are.
+    pub fn budget(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.budget())
+    }
+
+    fn dial_wished(&mut self, now: Instant, node: NodeId) {
         self.peer(node).wished = true;
         self.next = now;
+    }
+
+    /// Closes the link to `node`, or gives up its dial: its place is another's.
+    pub(super) fn evict(&mut self, now: Instant, node: NodeId, out: &mut LinkOutbox) {
+        self.counters.links_evicted += 1;
+        let Ok(at) = self.find(node) else { return };
+        self.peers[at].wished = false;
+        match (self.peers[at].current, self.peers[at].dial) {
+            (Some(index), _) => {
+                self.count_waste(index);
+                self.begin_close(now, index, out);
+            }
+            (None, Some(index)) => self.drop_link(now, index, "a better link needed its place", out),
+            (None, None) => {}
+        }
+    }
+
+    pub(super) fn count_waste(&mut self, index: u32) {
+        let link = &self.links[index as usize];
+        if link.dialled && !link.carried {
+            self.counters.links_wasted += 1;
+        }
     }
 
     /// One shard of this node has taken a stream of sessions: [`ShardEvent::SyncTaken`]. When all have, the sender is told.
@@ -432,7 +486,10 @@ impl LinkBook {
         let status = |peer: &PeerEntry| {
             let index = peer.current.or(peer.dial).or(peer.fencing);
             let link = index.map(|index| &self.links[index as usize]);
+            let place = self.cache.find(peer.node);
             LinkStatus {
+                worth: place.map(|place| place.worth_at(now)),
+                wished_by: place.and_then(|place| place.wished_by),
                 node: peer.node,
                 state: link.map_or(LinkState::Idle, |link| link.phase.state()),
                 required: peer.required,
@@ -537,6 +594,7 @@ impl LinkBook {
             heard: now,
             pinged: now,
             traffic: now,
+            carried: false,
             up_at: now,
             serial: 0,
             synced: Vec::new(),
@@ -570,6 +628,12 @@ impl Link {
 
 /// What an announced version belongs to, in the place of a region: none has this number.
 const WHOLE_NODE: RegionId = RegionId(0);
+
+/// One shard's part of the budget: all parts together are the budget, exactly.
+fn share(budget: u32, shard: ShardId, shards: u16) -> u32 {
+    let shards = u32::from(shards);
+    budget / shards + u32::from(u32::from(shard.0) < budget % shards)
+}
 
 /// What to tell the other side before the connection is closed.
 type Fault = (ErrorCode, String);

@@ -39,6 +39,10 @@ tally! {
         links_refused_budget => "Links refused: the budget of direct links is full.",
         links_refused_other => "Links refused for another reason.",
         links_malformed => "Links closed because of a frame that can't be read or has no place.",
+        links_evicted => "Links beyond the required ones that were closed because a better one needed their place.",
+        links_wasted => "Links that this node dialled beyond the required ones, and that carried nothing.",
+        link_wishes_kept => "Wishes for a direct link that was there, or being dialled.",
+        link_wishes_unworthy => "Wishes for a direct link that was not worth a dial.",
         link_wishes_refused => "Wishes for a direct link beyond the budget, or to a node that can't be dialled.",
         link_pings => "Pings sent on links.",
     }

@@ -12,7 +12,8 @@
 //!
 //! - **Required**: a node with the connection or messaging role needs a link to every instance of every region, an instance to its
 //!   siblings, and, while devices move between its region and another, to that one's instances. They are dialled until they are up, again and again, with backoff.
-//! - **Wished**: a link that would save a hop. Dialled in the background, within a budget, closed when idle.
+//! - **Wished**: a link that would save a hop. Dialled in the background if it's worth a place in the [`LinkCache`], which both ends'
+//!   links of this kind share, whoever dialled; closed when a better one needs the place, or when idle.
 //! - **One link to a node.** Two nodes that dial each other keep the one that the lower id dialled. A higher incarnation replaces at
 //!   once. No frame leaves on a link before its hello is answered.
 //! - **Closing loses no frame.** Before `LinkClose` or `LinkClosed` leaves, every shard has learnt that the link is down
@@ -35,6 +36,8 @@ mod tests;
 use std::time::Duration;
 
 use trunkline_wire::id::{NodeId, ShardId};
+
+use crate::predictor::Worth;
 
 pub use self::book::{LinkBook, LinkConfig, LinkRef, Passage};
 pub use self::cache::{Admission, DIAL_WORTH, Entry, LinkCache, Wish};
@@ -98,8 +101,15 @@ pub mod token {
 /// worst case, and enough that the busiest pairs of nodes go direct.
 pub const DIRECT_LINKS_MAX: u32 = 64;
 
-/// A link that nobody needs is closed when it carried nothing for this long.
-const IDLE_CLOSE: Duration = Duration::from_secs(60);
+/// A link that nobody needs is closed when it carried nothing for this long. Its place is another's long before, if one needs it;
+/// dialling it anew costs more than keeping it.
+const IDLE_CLOSE: Duration = Duration::from_secs(3_600);
+
+/// What a link that the other side has dialled is worth here until somebody here wishes for it too: the likelihood at which half of
+/// all dials are made.
+const OFFER_WORTH: Worth = Worth::per_mille(200);
+/// In which time that halves.
+const OFFER_HALF_LIFE: Duration = Duration::from_secs(600);
 
 /// How long a dial may take, its handshake included: two lost SYNs.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,9 @@
 //! What a shard knows of one other node: its link, its dial, when to try again.
 
-use trunkline_wire::id::NodeId;
+use trunkline_wire::id::{DeviceKey, NodeId};
 use trunkline_wire::time::Instant;
+
+use crate::predictor::Worth;
 
 /// A node to which there is, or might be, a link.
 #[derive(Debug)]
@@ -85,6 +87,10 @@ pub struct LinkStatus {
     pub required: bool,
     /// Whether this node dialled it.
     pub dialled: bool,
+    /// What it's worth now, if it isn't required.
+    pub worth: Option<Worth>,
+    /// The device for which it is worth most.
+    pub wished_by: Option<DeviceKey>,
     /// Milliseconds since the other side was last heard, if the link is up.
     pub heard_ms: Option<u64>,
     /// Failures in a row.

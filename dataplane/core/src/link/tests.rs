@@ -337,6 +337,18 @@ impl World {
         self.ends[conn.0 as usize ^ 1].incoming.bytes.extend(frame.to_vec());
     }
 
+    fn wish(&mut self, host: usize, node: u32, per_mille: u16) {
+        let wish = Wish {
+            node: NodeId(node),
+            worth: Worth::per_mille(per_mille),
+            half_life: Duration::from_secs(600),
+            by: None,
+        };
+        let Host { book, out, .. } = &mut self.hosts[host];
+        book.wish(self.now, &wish, out);
+        self.carry_out(host);
+    }
+
     /// Exactly one link, the same at both ends, dialled by `dialler`.
     fn assert_one_link(&self, dialler: u32) {
         for (host, other) in [(0, 1), (1, 0)] {
@@ -560,7 +572,7 @@ fn wishes_are_dialled_within_the_budget() {
     world.run(Duration::from_secs(1));
     assert_eq!(world.dials.len(), 0, "nobody needs anybody");
     for node in [1, 2, 3, 9] {
-        world.hosts[0].book.wish(world.now, NodeId(node));
+        world.wish(0, node, 500);
     }
     world.run(Duration::from_millis(10));
     assert_eq!(world.hosts[0].up(), [(NodeId(2), 1)]);
@@ -569,14 +581,60 @@ fn wishes_are_dialled_within_the_budget() {
 }
 
 #[test]
+fn a_better_link_takes_the_place_of_a_worse_one_and_no_frame_is_lost_by_it() {
+    let mut world = World::new(&[(1, CONNECTION), (2, CONNECTION), (3, CONNECTION)]);
+    world.wish(0, 2, 300);
+    world.run(Duration::from_millis(100));
+    world.send(0, 2);
+    world.wish(0, 3, 320);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.hosts[0].up(), [(NodeId(2), 1)], "better by less than a dial");
+    world.wish(0, 3, 600);
+    world.run(Duration::from_millis(100));
+    assert_eq!(
+        world.hosts[0].up().iter().map(|(node, _)| *node).collect::<Vec<_>>(),
+        [NodeId(3)]
+    );
+    assert_eq!(world.hosts[1].up(), []);
+    assert_eq!(world.hosts[1].frames.last(), Some(&(NodeId(1), true, Location::TYPE)));
+    let counters = world.hosts[0].book.counters();
+    assert_eq!((counters.links_evicted, counters.links_wasted), (1, 0));
+    assert_eq!(world.hosts[0].book.budget(), (1, 1));
+}
+
+#[test]
+fn who_accepts_keeps_its_own_budget_and_what_is_worth_more() {
+    let mut world = World::new(&[(1, CONNECTION), (2, CONNECTION), (3, CONNECTION)]);
+    world.wish(0, 2, 900);
+    world.run(Duration::from_millis(100));
+    // Node 1 has one place, and it's worth more than what a stranger's dial is taken for.
+    world.wish(2, 1, 900);
+    world.run(Duration::from_millis(100));
+    assert_eq!(
+        world.hosts[0].up().iter().map(|(node, _)| *node).collect::<Vec<_>>(),
+        [NodeId(2)]
+    );
+    assert_eq!(world.hosts[0].book.counters().links_refused_budget, 1);
+    // Half an hour later it's worth less.
+    world.run(Duration::from_secs(1_800));
+    world.wish(2, 1, 900);
+    world.run(Duration::from_millis(100));
+    assert_eq!(
+        world.hosts[0].up().iter().map(|(node, _)| *node).collect::<Vec<_>>(),
+        [NodeId(3)]
+    );
+    assert_eq!(world.hosts[1].up(), []);
+}
+
+#[test]
 fn an_idle_wished_link_is_closed_without_losing_a_frame() {
     let mut world = World::new(&[(1, CONNECTION), (2, CONNECTION)]);
-    world.hosts[0].book.wish(world.now, NodeId(2));
+    world.wish(0, 2, 500);
     world.run(Duration::from_secs(1));
     world.assert_one_link(1);
     world.run(Duration::from_secs(40));
     world.send(1, 1);
-    world.run(Duration::from_secs(59));
+    world.run(IDLE_CLOSE - Duration::from_secs(1));
     assert_eq!(world.hosts[0].up().len(), 1, "traffic keeps it");
     world.hosts[0].hold_fences = true;
     world.hosts[1].hold_fences = true;

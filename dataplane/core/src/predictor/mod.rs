@@ -97,6 +97,19 @@ pub struct Foresight {
     pub worth: Worth,
 }
 
+/// What a shard foresees for one of its devices, as the shard that owns the other device is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expectation {
+    /// Who will be written to.
+    pub device: DeviceKey,
+    /// By whom.
+    pub by: DeviceKey,
+    /// How likely. [`Worth::NONE`]: no longer expected.
+    pub worth: Worth,
+    /// In which time that halves.
+    pub half_life: Duration,
+}
+
 impl Predictor {
     /// One that has seen nothing.
     pub fn new() -> Predictor {

@@ -279,7 +279,13 @@ impl Router {
             unresolved_max: UNRESOLVED_PER_SESSION_MAX,
         };
         self.counters.sessions_opened += 1;
+        let key = device.key;
+        if let Some(habits) = &mut device.habits {
+            self.predictor
+                .attached(now.unix_seconds(), habits, &mut self.foresights);
+        }
         self.tell(now, session, &welcome, out);
+        self.foresee(now, key, out);
     }
 
     /// A newer session of the same device exists: this one is told, and ends.
@@ -302,6 +308,11 @@ impl Router {
             return;
         };
         self.counters.sessions_closed += 1;
+        if let Some(habits) = &mut ended.habits {
+            self.predictor
+                .detached(now.unix_seconds(), habits, &mut self.foresights);
+            self.foresee(now, ended.key, out);
+        }
         if ended.purpose == Purpose::Full && how == End::Unregister && !trunkline_wire::planted!(NoUnregister) {
             // By an older map it may be registered elsewhere too.
             let map = std::sync::Arc::clone(&self.map);

@@ -9,6 +9,7 @@
 //! | `drain` | who is sent elsewhere, and when |
 //! | `timers` | what is due for sessions: late welcomes, the silent, the slow |
 //! | `send` | what becomes of a message that a device sends: retries, and its one report |
+//! | `foresee` | what is expected of devices: locations asked for ahead of need, wishes for links |
 //! | `route` | where a message goes next, and its delivery |
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
 //! | `passed` | what is answered at once when the link is lost that a message went over |
@@ -19,6 +20,7 @@
 mod attach;
 mod audit;
 pub mod drain;
+mod foresee;
 mod instance;
 mod moves;
 mod passed;
@@ -47,11 +49,13 @@ use crate::epoch::EpochClock;
 use crate::link::need::partners;
 use crate::location::Locations;
 use crate::outbox::Outbox;
+use crate::predictor::{Foresight, Predictor, PredictorCounters};
 use crate::presence::Presence;
 pub use crate::session::SessionRef;
 use crate::session::Sessions;
 use crate::sources::Sources;
 use crate::unresolved::{self, MessageId};
+use foresee::Prefetch;
 use instance::Asked;
 use moves::Versions;
 use passed::Passed;
@@ -65,6 +69,13 @@ pub struct Now {
     pub at: Instant,
     /// Milliseconds since the Unix epoch: a hint for epochs, never trusted alone.
     pub wall_ms: u64,
+}
+
+impl Now {
+    /// Seconds since the Unix epoch, for what outlives a process and may be off.
+    pub fn unix_seconds(self) -> u32 {
+        u32::try_from(self.wall_ms / 1_000).unwrap_or(u32::MAX)
+    }
 }
 
 /// What a router is told once.
@@ -110,7 +121,11 @@ pub struct Router {
     unresolved: unresolved::Table,
     retry_budget: RetryBudget,
 
-    // Where others are.
+    // Where others are, and who is expected to write to whom.
+    predictor: Predictor,
+    /// What was just foreseen and not acted on yet.
+    foresights: Vec<Foresight>,
+    prefetches: KeyMap<Prefetch>,
     locations: Locations,
     links: BTreeMap<NodeId, LinkView>,
     passed: Passed,
@@ -126,6 +141,8 @@ pub struct Router {
     ticked: Instant,
     /// What [`Router::deadline`] said last.
     due: Instant,
+    /// When, for what is explained.
+    unix_seconds: u32,
     pings: u64,
     versions: Versions,
     /// The instances of regions that devices move to, or from, as this node's regions go.
@@ -172,6 +189,8 @@ pub struct Explanation {
     pub in_sync: Option<bool>,
     /// The way of the last message that was delivered to it here, and the nodes that it passed.
     pub last_way: Option<(Way, Trail)>,
+    /// Whom it has to do with, and how likely it writes to each next; the most recent first.
+    pub expected: Vec<Foresight>,
 }
 
 impl Router {
@@ -191,6 +210,9 @@ impl Router {
             away_until: VecDeque::new(),
             unresolved: unresolved::Table::new(config.seed),
             retry_budget: RetryBudget::new(now.at, config.shards),
+            predictor: Predictor::new(),
+            foresights: Vec::new(),
+            prefetches: KeyMap::default(),
             locations: Locations::new(LOCATIONS_MAX),
             links: BTreeMap::new(),
             passed: Passed::default(),
@@ -201,6 +223,7 @@ impl Router {
             asked_bytes: 0,
             ticked: now.at,
             due: Instant::NEVER,
+            unix_seconds: now.unix_seconds(),
             pings: 0,
             versions: Versions::default(),
             partners: partners(&map, config.node),
@@ -221,6 +244,7 @@ impl Router {
             self.forgive(now);
         }
         self.ticked = now.at;
+        self.unix_seconds = now.unix_seconds();
         self.tick_sessions(now, out);
         self.tick_drain(now, out);
         self.tick_unresolved(now, out);
@@ -255,6 +279,11 @@ impl Router {
     /// What was counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// What was foreseen, and how much of it came true.
+    pub fn predictions(&self) -> &PredictorCounters {
+        self.predictor.counters()
     }
 
     /// How many sessions there are.
@@ -325,6 +354,9 @@ impl Router {
             presence: self.presence.get(&region).and_then(|presence| presence.find(device)),
             in_sync: self.served.contains(&region).then(|| self.sources.in_sync(region)),
             last_way: session.and_then(|session| session.last_way),
+            expected: session
+                .and_then(|session| session.habits.as_deref())
+                .map_or(Vec::new(), |habits| self.predictor.explain(self.unix_seconds, habits)),
         }
     }
 

@@ -20,8 +20,10 @@ use trunkline_wire::peer::{MapVersion, Outdated, Register, Relay};
 
 use super::{LinkView, Now, Router};
 use crate::constants::GONE_AFTER;
+use crate::link::Wish;
 use crate::link::need::partners;
 use crate::outbox::{Outbox, ShardEvent};
+use crate::predictor::Worth;
 use crate::presence::Registration;
 
 /// How many older regions of a session are kept in mind: maps that differ by more are not in use at one time.
@@ -44,6 +46,9 @@ struct Stray {
     /// Which map who told of it had then at the latest, as it said afterwards.
     said_by: Option<u64>,
 }
+
+/// In which time a link for a relay loses half its worth: the other region's instances are required soon, by the next map.
+const RELAY_HALF_LIFE: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Router {
     /// Whether another node uses a newer map: a device may be in a region that this node doesn't know of.
@@ -264,7 +269,12 @@ impl Router {
             self.counters.relays_sent += 1;
             out.link(node, relay);
         } else {
-            out.wish(node);
+            out.wish(Wish {
+                node,
+                worth: Worth::CERTAIN,
+                half_life: RELAY_HALF_LIFE,
+                by: None,
+            });
         }
     }
 

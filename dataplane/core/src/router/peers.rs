@@ -48,6 +48,7 @@ impl Router {
             }
             PeerFrame::Reply(_) => Concern::Here,
             PeerFrame::Location(f) => Concern::Device(f.device),
+            PeerFrame::WhereIs(f) => Concern::Device(f.device),
             PeerFrame::Register(_)
             | PeerFrame::Registered(_)
             | PeerFrame::Unregister(_)
@@ -125,6 +126,7 @@ impl Router {
                 self.send_reply(now, *reply, out);
             }
             PeerFrame::Location(hint) => self.learn_location(hint.device, hint.epoch, out),
+            PeerFrame::WhereIs(question) => self.where_is(from, question.device, out),
             PeerFrame::Register(Register { region, device, epoch }) => {
                 self.register_at(now, from, *region, *device, *epoch, out);
             }

@@ -94,15 +94,14 @@ impl Router {
         if self.served.contains(&region) || self.knows(device) {
             return self.route_as_instance(now, forward, region, out);
         }
-        if gone == Epoch::NONE
-            && let Some(epoch) = self.locations.find(device)
-        {
-            if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
-                self.counters.forwards_direct += 1;
-                return;
-            }
-            if epoch.node != self.config.node {
-                out.wish(epoch.node);
+        if gone == Epoch::NONE {
+            match self.locations.find(device) {
+                Some(epoch) if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) => {
+                    self.counters.forwards_direct += 1;
+                    return;
+                }
+                Some(_) => self.counters.direct_missed_link += 1,
+                None => self.counters.direct_missed_location += 1,
             }
         }
         self.route_to_region(now, forward, gone, out);
@@ -172,9 +171,7 @@ impl Router {
             Some(epoch) => {
                 self.counters.locations_learnt += 1;
                 self.locations.learn(device, epoch);
-                if !self.ready(epoch.node) {
-                    out.wish(epoch.node);
-                }
+                self.fulfil(device, epoch, out);
             }
         }
     }
@@ -248,6 +245,10 @@ impl Router {
             self.counters.messages_delivered_confirmed += 1;
         }
         device.last_way = Some((way, forward.trail));
+        let habits = device.habits.get_or_insert_default();
+        self.predictor
+            .delivered(now.unix_seconds(), habits, forward.sender_key, &mut self.foresights);
+        let recipient = device.key;
         self.counters.messages_delivered += 1;
         *match way {
             Way::Direct => &mut self.counters.way_direct,
@@ -266,6 +267,7 @@ impl Router {
             let answer = Answer::Final(Outcome::Delivered { late: false });
             self.reply(now, message_id(forward), &forward.trail, answer, way, out);
         }
+        self.foresee(now, recipient, out);
     }
 
     /// A device has taken a confirmed message.
@@ -298,7 +300,7 @@ impl Router {
 }
 
 /// Which of a region's `count` instances a device's messages go to first: spread by key, the same at every node.
-fn preferred_instance(device: DeviceKey, count: usize) -> usize {
+pub(super) fn preferred_instance(device: DeviceKey, count: usize) -> usize {
     if count == 0 {
         0
     } else {

@@ -101,7 +101,14 @@ impl Router {
             self.unresolved.insert(now.at, session, &forward, send.recipient, way);
         }
         self.counters.messages_in += 1;
+        let device = id.sender_key;
+        if let Some(sender) = self.sessions.find(session) {
+            let habits = sender.habits.get_or_insert_default();
+            self.predictor
+                .sent(now.unix_seconds(), habits, recipient, &mut self.foresights);
+        }
         self.dispatch(now, &forward, out);
+        self.foresee(now, device, out);
     }
 
     /// Whether a message to `recipient` can leave this node, or needn't: by way of its region.

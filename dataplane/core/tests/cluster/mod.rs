@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use trunkline_core::link::Wish;
 use trunkline_core::outbox::{Conn, Effect, Outbox, ShardEvent};
 use trunkline_core::router::{Config, Now, Router, SessionRef};
 use trunkline_wire::auth::{ClusterKeys, Secret};
@@ -88,6 +89,10 @@ pub struct Cluster {
     next: u64,
     /// Frames of the peer protocol that were delivered: from, to, type.
     pub carried: Vec<(NodeId, NodeId, u8)>,
+    /// Links that were wished for: by which node.
+    pub wishes: Vec<(NodeId, Wish)>,
+    /// Wishes that were taken back: by which node, to which, on behalf of whom.
+    pub withdrawn: Vec<(NodeId, NodeId, DeviceKey)>,
 }
 
 #[derive(Default)]
@@ -148,6 +153,8 @@ impl Cluster {
             links: BTreeMap::new(),
             next: 1,
             carried: Vec::new(),
+            wishes: Vec::new(),
+            withdrawn: Vec::new(),
         }
     }
 
@@ -550,7 +557,9 @@ impl Cluster {
                     }
                     Effect::Event { event, .. } => self.book_event(host, *event),
                     Effect::Shard { .. } => unreachable!("a node has one shard here"),
-                    Effect::WishLink { .. } => {}
+                    Effect::WishLink(wish) => self.wishes.push((node(host), *wish)),
+                    Effect::WithdrawWish { node: of, by } => self.withdrawn.push((node(host), *of, *by)),
+                    Effect::Expect { .. } => unreachable!("a node has one shard here"),
                 }
             }
         }

@@ -66,6 +66,11 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         json!({ "way": format!("{way:?}").to_lowercase(), "passed": passed })
     });
     let region = |id: RegionId| json!({ "id": id.0, "name": map.region(id).map(|region| region.name.clone()) });
+    // Keys, not names: a node doesn't keep the names of those who aren't connected to it.
+    let expected = found
+        .expected
+        .iter()
+        .map(|foresight| json!({ "key": foresight.device.to_string(), "per_mille": foresight.worth.to_per_mille() }));
     json!({
         "device": device,
         "key": found.key.to_string(),
@@ -82,6 +87,7 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         "presence": found.presence.map(epoch),
         "in_sync": found.in_sync,
         "last_way": last_way,
+        "expected": expected.collect::<Vec<_>>(),
         "links": links,
     })
 }

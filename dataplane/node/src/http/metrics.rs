@@ -38,6 +38,16 @@ const GAUGES: &[Gauge] = &[
     ("sessions", "Open device sessions", |shard| &shard.sessions),
     ("sockets", "Open sockets", |shard| &shard.sockets),
     ("links", "Links to other nodes that are up", |shard| &shard.links_up),
+    (
+        "direct_links",
+        "Places for links beyond the required ones that are taken, dials included",
+        |shard| &shard.direct_links,
+    ),
+    (
+        "direct_links_budget",
+        "Places for links beyond the required ones",
+        |shard| &shard.direct_links_max,
+    ),
     ("links_missing", "Required links that are not up", |shard| {
         &shard.links_missing
     }),

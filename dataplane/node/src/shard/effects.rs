@@ -73,13 +73,24 @@ impl<D: Driver> Shard<D> {
                     }
                 }
             }
-            Effect::WishLink { node } => {
+            Effect::WishLink(wish) => {
+                let owner = shard_of_node(wish.node, self.shards);
+                if owner == self.shard {
+                    self.book.wish(now.at, wish, &mut self.link_out);
+                } else {
+                    self.port.send(owner, Item::Wish(Box::new(*wish)));
+                }
+            }
+            Effect::WithdrawWish { node, by } => {
                 let owner = shard_of_node(*node, self.shards);
                 if owner == self.shard {
-                    self.book.wish(now.at, *node);
+                    self.book.withdraw_wish(*node, *by);
                 } else {
-                    self.port.send(owner, Item::Wish(*node));
+                    self.port.send(owner, Item::WithdrawWish(Box::new((*node, *by))));
                 }
+            }
+            Effect::Expect { shard, expectation } => {
+                self.port.send(*shard, Item::Expect(Box::new(*expectation)));
             }
         }
     }

@@ -47,7 +47,9 @@ impl<D: Driver> Shard<D> {
                     self.carry_out(now);
                     self.take_event(now, event);
                 }
-                Item::Wish(node) => self.book.wish(now.at, node),
+                Item::Wish(wish) => self.book.wish(now.at, &wish, &mut self.link_out),
+                Item::WithdrawWish(wish) => self.book.withdraw_wish(wish.0, wish.1),
+                Item::Expect(expectation) => self.router.expect(now, &expectation, &mut self.out),
                 Item::Socket(transit) => self.adopt(now, *transit),
                 Item::Fence(link) => {
                     // What this shard had for the link is on its way when the answer is.

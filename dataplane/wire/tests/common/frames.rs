@@ -262,6 +262,7 @@ pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
             device: key(),
             epoch: epoch()
         }),
+        arm!(PeerFrame::WhereIs { device: key() }),
         arm!(PeerFrame::Register {
             region: region(),
             device: key(),

@@ -272,14 +272,16 @@ impl<'a> Cluster<'a> {
                         self.outcome.updates += registers as u64;
                         self.agenda.put(at, Event::Frames { from: host, to, bytes });
                     }
-                    Effect::WishLink { node } => {
-                        let to = index(*node);
+                    Effect::WishLink(wish) => {
+                        let to = index(wish.node);
                         if self.hosts[host].wished.insert(to) {
                             // A connect, and a proof of each side.
                             let at = (0..6).fold(now, |at, _| at + self.wire.travel());
                             self.agenda.put(at, Event::LinkUp { a: host, b: to });
                         }
                     }
+                    // One shard owns all devices, and links stay.
+                    Effect::Expect { .. } | Effect::WithdrawWish { .. } => {}
                     Effect::Event { .. } | Effect::CloseDevice { .. } | Effect::Shard { .. } => {}
                 }
             }

@@ -107,5 +107,14 @@ fn text(device: &DeviceId, said: &Value) -> String {
     ] {
         text += &format!("{label:<11} {}\n", word(&said[field]));
     }
+    for expected in said["expected"].as_array().into_iter().flatten() {
+        let per_mille = expected["per_mille"].as_u64().unwrap_or(0);
+        let key = word(&expected["key"]);
+        text += &format!(
+            "expected    to write to {key} next: {}.{} %\n",
+            per_mille / 10,
+            per_mille % 10
+        );
+    }
     text
 }

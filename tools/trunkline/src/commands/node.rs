@@ -62,6 +62,10 @@ pub struct Args {
     /// Where metrics, health and explanations are.
     #[arg(long, env = "TRUNKLINE_HTTP_LISTEN")]
     http_listen: Option<SocketAddr>,
+    /// How many links to other nodes it keeps beyond those that it can't do without, dialled and accepted ones together; with 0,
+    /// none.
+    #[arg(long, env = "TRUNKLINE_DIRECT_LINKS_MAX")]
+    direct_links_max: Option<u32>,
     /// What devices are told, if they reach it elsewhere.
     #[arg(long)]
     device_advertise: Option<SocketAddr>,
@@ -111,6 +115,7 @@ impl Args {
         set(&mut config.listen.device, &self.device_listen);
         set(&mut config.listen.peer, &self.peer_listen);
         set(&mut config.listen.http, &self.http_listen);
+        set(&mut config.limits.direct_links_max, &self.direct_links_max);
         set_some(&mut config.advertise.device, &self.device_advertise);
         set_some(&mut config.advertise.peer, &self.peer_advertise);
         config.check()?;

@@ -170,6 +170,8 @@ impl LinkBook {
         }
         // Nothing waits for a wished link: who still wants it will wish again.
         peer.wished = false;
+        self.cache.remove(link.node);
+        let peer = &self.peers[at];
         self.next = self.next.min(peer.retry_at);
     }
 
@@ -200,6 +202,7 @@ impl LinkBook {
             peer.fencing = None;
             // It worked until somebody closed it.
             (peer.failures, peer.wished) = (0, false);
+            self.cache.remove(node);
             self.next = self.next.min(now);
         }
     }

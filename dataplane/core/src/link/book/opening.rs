@@ -12,8 +12,9 @@ use trunkline_wire::time::Instant;
 
 use super::{Fault, LinkBook, LinkRef, Passage, Phase, out_of_turn};
 use crate::greeting::Introduction;
+use crate::link::cache::{Admission, Wish};
 use crate::link::choice::{Candidate, Choice, choose};
-use crate::link::{CLOSE_TIMEOUT, DIAL_TIMEOUT, LinkEffect, LinkOutbox, need};
+use crate::link::{CLOSE_TIMEOUT, DIAL_TIMEOUT, LinkEffect, LinkOutbox, OFFER_HALF_LIFE, OFFER_WORTH, need};
 use crate::outbox::{Conn, ShardEvent};
 
 impl LinkBook {
@@ -154,7 +155,7 @@ impl LinkBook {
             self.next = self.next.min(link.deadline);
             return Ok(Passage::Taken);
         }
-        if !known && !self.has_room_for(peer.node) {
+        if !known && !self.make_room_for(now, peer.node, out) {
             self.counters.links_refused_budget += 1;
             return Err((ErrorCode::NotServed, "its budget of direct links is full".into()));
         }
@@ -265,23 +266,29 @@ impl LinkBook {
         Err((ErrorCode::NotServed, text))
     }
 
-    /// Links that nobody needs count against the budget, at the side that accepts with as much again for the others' wishes.
-    fn has_room_for(&self, node: NodeId) -> bool {
-        let spare = |peer: NodeId| {
-            let at = self.find(peer).ok();
-            !at.is_some_and(|at| self.peers[at].required)
-                && !self.partners.contains(&peer)
-                && !need::requires(&self.map, peer, self.config.node)
-        };
+    /// Links that nobody needs take a place at both ends; whoever dials has a reason. What is worth less than a dial makes room.
+    fn make_room_for(&mut self, now: Instant, node: NodeId, out: &mut LinkOutbox) -> bool {
+        let is_required = self.find(node).is_ok_and(|at| self.peers[at].required);
+        let is_needed =
+            is_required || self.partners.contains(&node) || need::requires(&self.map, node, self.config.node);
         // A node that the map doesn't know yet has just joined.
-        if !spare(node) || self.map.node(node).is_none() {
+        if is_needed || self.map.node(node).is_none() {
             return true;
         }
-        let up = self
-            .peers
-            .iter()
-            .filter(|peer| peer.current.is_some() && spare(peer.node));
-        up.count() < 2 * self.direct_links_max
+        let offer = Wish {
+            node,
+            worth: OFFER_WORTH,
+            half_life: OFFER_HALF_LIFE,
+            by: None,
+        };
+        match self.cache.accept(now, &offer) {
+            Admission::Kept | Admission::Admitted => true,
+            Admission::Replaces(gone) => {
+                self.evict(now, gone.node, out);
+                true
+            }
+            Admission::Full | Admission::NotWorthIt => false,
+        }
     }
 
     pub(super) fn dial(&mut self, now: Instant, node: NodeId, out: &mut LinkOutbox) {

@@ -79,6 +79,7 @@ impl LinkBook {
         }
         if link.dialled && now - link.traffic >= IDLE_CLOSE && !self.is_needed(node) {
             self.counters.links_idle_closed += 1;
+            self.count_waste(index);
             self.begin_close(now, index, out);
             return;
         }
