@@ -84,6 +84,7 @@ counters! {
     presence_unregistered => "Registrations that were removed by their own server.",
     presence_stale => "Registrations that arrived with an epoch older than the known one.",
     presence_dropped => "Registrations dropped because their server didn't repeat them or is gone.",
+    presence_withdrawn => "Registrations forgotten because their devices belong to another region by now.",
     presence_pauses => "Pauses after which this instance validated what it knew.",
     relays_sent => "Sessions of devices that move, told to the other region for a node with an older map.",
     relays_taken => "Such sessions that another region told of.",

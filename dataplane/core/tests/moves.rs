@@ -224,6 +224,11 @@ fn a_node_with_an_older_map_is_relayed_also_what_it_said_before() {
     give(&mut cluster, &[B], Step::End, 4);
     cluster.run_ms(20);
     assert_eq!(cluster.router(R1).presence(R).unwrap(), []);
+    // Forgotten, not ended: whoever counts what leaves its table finds each of them.
+    let counters = cluster.router(R1).counters();
+    let left = counters.presence_unregistered + counters.presence_dropped + counters.presence_withdrawn;
+    assert!(counters.presence_withdrawn > 0);
+    assert_eq!(left, counters.presence_registered);
 }
 
 #[test]

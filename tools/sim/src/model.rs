@@ -34,6 +34,7 @@ struct Mark {
     registered: u64,
     unregistered: u64,
     dropped: u64,
+    withdrawn: u64,
     maps: u64,
 }
 
@@ -43,6 +44,7 @@ impl Mark {
             registered: counters.presence_registered,
             unregistered: counters.presence_unregistered,
             dropped: counters.presence_dropped,
+            withdrawn: counters.presence_withdrawn,
             maps: counters.maps_applied,
         }
     }

@@ -291,8 +291,10 @@ impl Router {
         for (key, epoch) in gone {
             self.versions.strays.remove(&key);
             let (_, region, device) = key;
-            if let Some(presence) = self.presence.get_mut(&region) {
-                presence.withdraw(device, epoch);
+            if let Some(presence) = self.presence.get_mut(&region)
+                && presence.withdraw(device, epoch)
+            {
+                self.counters.presence_withdrawn += 1;
             }
         }
     }
