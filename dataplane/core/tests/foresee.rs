@@ -3,7 +3,9 @@
 mod cluster;
 
 use cluster::{CONNECTION, Cluster, INSTANCE, node};
+use trunkline_wire::device::{ClientFrame, Intend};
 use trunkline_wire::frame::Encode;
+use trunkline_wire::id::IdRef;
 use trunkline_wire::peer::{Location, WhereIs};
 
 const A: usize = 0;
@@ -91,4 +93,38 @@ fn a_location_is_asked_for_once_in_a_while_however_many_messages_there_are() {
         .iter()
         .filter(|(from, _, ty)| *from == node(A) && *ty == WhereIs::TYPE);
     assert_eq!(asked.count(), 1);
+}
+
+#[test]
+fn a_hint_makes_the_way_known_before_the_first_message_and_a_flood_of_hints_asks_little() {
+    let mut cluster = two_servers();
+    cluster.link_down(A, B);
+    let a = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    let intend = |cluster: &mut Cluster, to: &str| {
+        let recipient = IdRef::new(to).unwrap();
+        cluster.say(a, &ClientFrame::Intend(Intend { recipient }));
+    };
+    intend(&mut cluster, "b");
+    cluster.run_ms(50);
+    let b_key = cluster.key("b");
+    assert!(cluster.router(A).explain(b_key).location.is_some());
+    assert!(
+        cluster
+            .wishes
+            .iter()
+            .any(|(by, wish)| *by == node(A) && wish.node == node(B))
+    );
+    // Of devices that nobody knows, and more than anybody opens chats.
+    for n in 0..200 {
+        intend(&mut cluster, &format!("nobody-{n}"));
+    }
+    cluster.run_ms(50);
+    let asked = cluster
+        .carried
+        .iter()
+        .filter(|(from, _, ty)| *from == node(A) && *ty == WhereIs::TYPE);
+    assert!(asked.count() <= 8);
+    assert!(cluster.is_open(a));
+    assert!(cluster.router(A).predictions().hints_refused >= 190);
 }

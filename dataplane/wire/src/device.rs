@@ -263,6 +263,11 @@ frames! {
             /// It was shown after messages with higher numbers.
             late: bool,
         }
+        /// The device is about to write to somebody: a chat was opened. Not answered.
+        0x04 Intend['a] {
+            /// To whom.
+            recipient: IdRef<'a>,
+        }
     }
     shared { 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
 }

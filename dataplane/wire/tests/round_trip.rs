@@ -90,7 +90,7 @@ fn common_frame() -> impl Strategy<Value = CommonFrame<'static>> {
         ClientFrame::Ping(ping) => Some(CommonFrame::Ping(ping)),
         ClientFrame::Pong(pong) => Some(CommonFrame::Pong(pong)),
         ClientFrame::Failure(failure) => Some(CommonFrame::Failure(failure)),
-        ClientFrame::Hello(_) | ClientFrame::Send(_) | ClientFrame::Acknowledge(_) => None,
+        ClientFrame::Hello(_) | ClientFrame::Send(_) | ClientFrame::Acknowledge(_) | ClientFrame::Intend(_) => None,
     })
 }
 

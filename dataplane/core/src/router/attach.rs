@@ -97,6 +97,7 @@ impl Router {
         device.heard = now.at;
         match (&device.state, frame) {
             (State::Open, ClientFrame::Send(send)) => self.send(now, session, send, out),
+            (State::Open, ClientFrame::Intend(intent)) => self.intend(now, session, intent.recipient, out),
             (State::Open, ClientFrame::Acknowledge(ack)) => {
                 self.acknowledge(now, session, ack.delivery, ack.late, out);
             }
@@ -110,7 +111,10 @@ impl Router {
                 out.close_device(conn);
             }
             // Listed rather than `_`, so that a new frame has to be thought about here.
-            (State::Registering { .. }, ClientFrame::Send(_) | ClientFrame::Acknowledge(_)) => {
+            (
+                State::Registering { .. },
+                ClientFrame::Send(_) | ClientFrame::Acknowledge(_) | ClientFrame::Intend(_),
+            ) => {
                 self.counters.devices_out_of_turn += 1;
                 self.device_fault(
                     now,

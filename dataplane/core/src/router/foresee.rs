@@ -10,12 +10,12 @@
 
 use std::time::Duration;
 
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
+use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
 use trunkline_wire::peer::{Location, WhereIs};
 use trunkline_wire::time::Instant;
 
 use super::route::preferred_instance;
-use super::{Now, Router};
+use super::{Now, Router, SessionRef};
 use crate::constants::{LOCATION_FRESH, PREFETCHES_MAX};
 use crate::link::Wish;
 use crate::outbox::Outbox;
@@ -34,6 +34,19 @@ pub(super) struct Prefetch {
 }
 
 impl Router {
+    /// A device says whom it's about to write to. Beyond its rate, it isn't listened to.
+    pub(super) fn intend(&mut self, now: Now, session: SessionRef, recipient: IdRef<'_>, out: &mut Outbox) {
+        let to = self.config.keys.device_key(recipient);
+        let Some(sender) = self.sessions.find(session) else {
+            return;
+        };
+        let by = sender.key;
+        let habits = sender.habits.get_or_insert_default();
+        self.predictor
+            .hinted(now.unix_seconds(), habits, to, &mut self.foresights);
+        self.foresee(now, by, out);
+    }
+
     /// Passes on what the predictor has just foreseen for `by`, which is this shard's.
     pub(super) fn foresee(&mut self, now: Now, by: DeviceKey, out: &mut Outbox) {
         let half_life = self.predictor.half_life();

@@ -160,6 +160,7 @@ pub fn client_frame() -> impl Strategy<Value = ClientFrame<'static>> {
             ttl: ttl(),
             payload: bytes(300).prop_map(Tail),
         }),
+        arm!(ClientFrame::Intend { recipient: id() }),
         arm!(ClientFrame::Acknowledge {
             delivery: any::<u64>(),
             late: any::<bool>()

@@ -185,6 +185,7 @@ fn parse(mut bytes: &[u8]) -> Vec<Said> {
         let (frame, rest) = bytes.split_at(HEADER_BYTES + header.length as usize);
         let frame = ClientFrame::decode(header.ty, &frame[HEADER_BYTES..]).unwrap().unwrap();
         said.push(match frame {
+            ClientFrame::Intend(_) => unreachable!("the library announces nothing"),
             ClientFrame::Hello(hello) => Said::Hello(hello.presented),
             ClientFrame::Send(send) => Said::Send(
                 send.recipient.as_str().into(),

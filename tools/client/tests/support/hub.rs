@@ -139,6 +139,7 @@ impl<D: Driver> Hub<D> {
 
     fn hear(&mut self, token: Token, frame: ClientFrame<'_>) {
         match frame {
+            ClientFrame::Intend(_) => {}
             ClientFrame::Hello(hello) => {
                 self.count += 1;
                 let device = hello.device.as_str().to_owned();

@@ -115,6 +115,7 @@ impl Peer {
                 payload: send.payload.0.to_vec(),
             },
             ClientFrame::Acknowledge(acknowledge) => Said::Acknowledge(acknowledge.delivery),
+            ClientFrame::Intend(_) => unreachable!("the library announces nothing"),
             ClientFrame::Ping(_) => Said::Ping,
             ClientFrame::Pong(_) => Said::Pong,
             ClientFrame::Failure(failure) => Said::Failure(failure.code, failure.text.as_str().into()),
