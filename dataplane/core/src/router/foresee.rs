@@ -49,6 +49,9 @@ impl Router {
 
     /// Passes on what the predictor has just foreseen for `by`, which is this shard's.
     pub(super) fn foresee(&mut self, now: Now, by: DeviceKey, out: &mut Outbox) {
+        if self.foresights.is_empty() {
+            return;
+        }
         let half_life = self.predictor.half_life();
         let mut foresights = std::mem::take(&mut self.foresights);
         for foresight in foresights.drain(..) {
