@@ -127,10 +127,12 @@ impl Sources {
     pub fn lost(&mut self, now: Instant, node: NodeId) {
         for source in self.of_node(node) {
             match source {
-                Source::Syncing { .. } | Source::Synced { .. } | Source::Validating { .. } => {
+                // It was there until now, also if its stream hadn't begun.
+                Source::Syncing { .. } | Source::Synced { .. } | Source::Validating { .. } | Source::Lost { .. } => {
                     *source = Source::Lost { since: now };
                 }
-                Source::Unheard { .. } | Source::Lost { .. } | Source::Gone => {}
+                Source::Unheard { since } => *since = now,
+                Source::Gone => {}
             }
         }
     }
@@ -254,6 +256,22 @@ mod tests {
         assert_eq!(sources.gone(T0 + Duration::from_secs(9), |_| false), []);
         assert_eq!(sources.gone(T0 + GONE_AFTER, |_| false), [(REGION, SERVER)]);
         assert!(sources.in_sync(REGION));
+    }
+
+    #[test]
+    fn a_server_that_was_linked_meanwhile_is_away_since_that_link_was_lost() {
+        let mut sources = expecting();
+        sources.begin(REGION, SERVER, 1);
+        sources.lost(T0, SERVER);
+        // It came back, was stopped before it could name a session, and is suspect again.
+        let again = T0 + Duration::from_secs(7);
+        sources.lost(again, SERVER);
+        assert_eq!(sources.gone(T0 + GONE_AFTER, |_| false), []);
+        assert_eq!(sources.gone(again + GONE_AFTER, |_| false), [(REGION, SERVER)]);
+        // So too one that was linked before anything was heard of it.
+        let mut unheard = expecting();
+        unheard.lost(again, SERVER);
+        assert_eq!(unheard.gone(T0 + GONE_AFTER, |_| false), []);
     }
 
     #[test]
