@@ -4,7 +4,7 @@
 //! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`]. A late record of what its server removed changes
 //! nothing; what was dropped because its server was away, or didn't name it, may come back with it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
 use trunkline_wire::time::Instant;
@@ -22,6 +22,8 @@ pub struct Presence {
     removed: KeyMap<Removed>,
     /// When to forget what was removed, in the order of time.
     forget: VecDeque<(Instant, DeviceKey, Epoch)>,
+    /// The devices whose sessions only other instances have told of, and some whose servers have named them since.
+    relayed: BTreeSet<DeviceKey>,
 }
 
 /// What one connected device costs in an instance's table, at the table's fullest: its key, its entry and a byte of the table's own, of
@@ -110,8 +112,31 @@ impl Presence {
         match self.entries.get(&device) {
             // Its server may have named it itself.
             Some(entry) if entry.epoch == epoch => Registration::Repeated,
-            Some(_) | None => self.register(device, epoch, RELAYED),
+            Some(_) | None => {
+                let registration = self.register(device, epoch, RELAYED);
+                if matches!(registration, Registration::Taken { .. }) {
+                    self.relayed.insert(device);
+                }
+                registration
+            }
         }
+    }
+
+    /// Drops the sessions at `node` that only other instances have told of: the server has the same map as this node, has named all its
+    /// sessions by it, and these were not among them. Returns how many.
+    pub fn drop_relayed(&mut self, now: Instant, node: NodeId) -> usize {
+        let mut dropped = Vec::new();
+        let entries = &self.entries;
+        self.relayed.retain(|device| {
+            let relayed = entries.get(device).filter(|entry| entry.sync == RELAYED);
+            let of_node = relayed.filter(|entry| entry.epoch.node == node);
+            dropped.extend(of_node.map(|entry| (*device, entry.epoch)));
+            relayed.is_some() && of_node.is_none()
+        });
+        for &(device, epoch) in &dropped {
+            self.remove(now, device, Removed { epoch, ended: false });
+        }
+        dropped.len()
     }
 
     /// The session belongs to another region now, and lives on: exactly this epoch is removed, without a tombstone.

@@ -91,6 +91,11 @@ impl Sources {
                 .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
     }
 
+    /// Whether a server has named all its sessions of a region, and tells each change.
+    pub fn is_synced(&self, region: RegionId, node: NodeId) -> bool {
+        matches!(self.sources.get(&(region, node)), Some(Source::Synced { .. }))
+    }
+
     /// The stream to which a registration by `node` belongs now; 0 if it hasn't begun one.
     pub fn stream(&self, region: RegionId, node: NodeId) -> u64 {
         match self.sources.get(&(region, node)) {

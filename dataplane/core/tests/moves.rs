@@ -232,6 +232,37 @@ fn a_node_with_an_older_map_is_relayed_also_what_it_said_before() {
 }
 
 #[test]
+fn what_was_relayed_and_ended_unheard_is_dropped_when_its_server_has_the_same_map() {
+    let mut cluster = cluster();
+    let (ends, stays) = (in_r(&mut cluster, "ends"), in_r(&mut cluster, "stays"));
+    let conn = cluster.welcome(B, &ends);
+    let other = cluster.welcome(B, &stays);
+    give(&mut cluster, &[A, R1, R2, S1, S2], Step::Both, 2);
+    cluster.run_ms(10);
+    assert_eq!(known_at(&mut cluster, S1, S, &ends), cluster.epoch(conn));
+    // B can't tell the region that it knows of, whose instances miss the session in its next stream.
+    for instance in [R1, R2] {
+        cluster.link_down(B, instance);
+    }
+    cluster.disconnect(conn);
+    cluster.run_ms(10);
+    for instance in [R1, R2] {
+        cluster.link_up(B, instance);
+    }
+    cluster.run_ms(10);
+    give(&mut cluster, &[B], Step::Both, 2);
+    cluster.run_ms(10);
+    for (host, region) in [(R1, R), (R2, R), (S1, S), (S2, S)] {
+        assert_eq!(known_at(&mut cluster, host, region, &ends), None, "at {host}");
+        assert_eq!(
+            known_at(&mut cluster, host, region, &stays),
+            cluster.epoch(other),
+            "at {host}"
+        );
+    }
+}
+
+#[test]
 fn a_stream_of_an_older_map_s_node_does_not_drop_what_was_relayed() {
     let mut cluster = cluster();
     let device = in_r(&mut cluster, "d");

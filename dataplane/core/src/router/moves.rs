@@ -95,7 +95,7 @@ impl Router {
     }
 
     /// A node says which version of the map all its shards use.
-    pub(super) fn version_announced(&mut self, from: NodeId, news: &MapVersion, out: &mut Outbox) {
+    pub(super) fn version_announced(&mut self, now: Now, from: NodeId, news: &MapVersion, out: &mut Outbox) {
         let version = news.version;
         self.versions.announced.insert(from, *news);
         self.versions.highest = self.versions.highest.max(news.newest);
@@ -106,6 +106,7 @@ impl Router {
             .range_mut(all)
             .for_each(|(_, stray)| stray.said_by = agreed);
         self.drop_strays();
+        self.drop_relayed(now, from);
         out.event(None, ShardEvent::VersionTaken { node: from, version });
     }
 
@@ -123,6 +124,20 @@ impl Router {
             presence.drop_unnamed_but_relayed(now.at, server, sync)
         } else {
             presence.drop_unnamed(now.at, server, Some(sync))
+        }
+    }
+
+    /// What was relayed of a server's sessions, and was not named by the server itself though it has this map by now, is no more: it
+    /// ended while the server could not say so, or with the server's last process.
+    fn drop_relayed(&mut self, now: Now, server: NodeId) {
+        if server == self.config.node || self.agreed(server) != Some(self.map.id().version) {
+            return;
+        }
+        for (&region, presence) in &mut self.presence {
+            // Else the end of its stream does it.
+            if self.sources.is_synced(region, server) {
+                self.counters.presence_dropped += presence.drop_relayed(now.at, server) as u64;
+            }
         }
     }
 
@@ -338,6 +353,10 @@ impl Router {
             self.relay_known(now, |(device, region)| !old.belongs(device, region), None, out);
         }
         self.drop_strays();
+        let announced: Vec<NodeId> = self.versions.announced.keys().copied().collect();
+        for node in announced {
+            self.drop_relayed(now, node);
+        }
         out.event(None, ShardEvent::MapApplied { shard, version });
     }
 

@@ -146,7 +146,7 @@ impl Router {
             PeerFrame::Locate(question) => self.locate(from, question, out),
             PeerFrame::Located(answer) => self.located(now, from, answer, out),
             PeerFrame::Pong(Pong { token }) => self.validated(from, *token),
-            PeerFrame::MapVersion(news) => self.version_announced(from, news, out),
+            PeerFrame::MapVersion(news) => self.version_announced(now, from, news, out),
             PeerFrame::Relay(relay) => self.take_relay(now, from, relay, out),
             // The link's book has read these.
             PeerFrame::Synced(_) | PeerFrame::MapTaken(_) | PeerFrame::Ping(_) | PeerFrame::Failure(_) => {}
