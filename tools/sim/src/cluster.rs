@@ -524,6 +524,7 @@ impl Cluster {
         if self.nodes[node.0].drained() {
             self.note(format!("{} is gone", self.nodes[node.0].spec.name));
             self.end_node(node);
+            self.watch.left.insert(node);
         } else {
             self.reschedule_node(node);
         }

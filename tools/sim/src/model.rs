@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use trunkline_core::constants::TOMBSTONE;
+use trunkline_core::constants::{LEASE, TOMBSTONE};
 use trunkline_core::counters::Counters;
 use trunkline_core::router::Breach;
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
@@ -149,11 +149,38 @@ impl Cluster {
             let what = format!("{name} has removed {epoch}, which lives: another session's end was taken for its");
             return Err(self.of_device(Promise::ExactUnregister, what, device));
         }
-        if !self.watch.pairs.may_count_as_gone(node, self.node_no(epoch.node), now) {
+        let server = self.node_no(epoch.node);
+        if !self.watch.pairs.may_count_as_gone(node, server, now) && !self.has_left(node, server) {
             let what = format!("{name} has dropped {epoch}, which lives at a server within its reach");
             return Err(self.of_device(Promise::ExactUnregister, what, device));
         }
         Ok(())
+    }
+
+    /// Whether a server has left in order, and is back without the map of `instance` saying so yet: its sessions are nobody's there
+    /// until it streams them.
+    fn has_left(&self, instance: NodeNo, server: Option<NodeNo>) -> bool {
+        server.is_some_and(|server| self.watch.left.contains(&server) && !self.map_names(instance, server))
+    }
+
+    fn map_names(&self, node: NodeNo, other: NodeNo) -> bool {
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        shards
+            .into_iter()
+            .all(|shard| shard.router().map().node(self.nodes[other.0].node).is_some())
+    }
+
+    /// Who left and is back for long, and is named by all maps, has come back.
+    pub(crate) fn note_returns(&mut self, now: Instant) {
+        let back = |server: &NodeNo| {
+            self.node_runs(*server)
+                && self.watch.pairs.node_is_calm(*server, now, LEASE)
+                && (0..self.nodes.len()).all(|node| self.map_names(NodeNo(node), *server))
+        };
+        let back: Vec<NodeNo> = self.watch.left.iter().copied().filter(back).collect();
+        for server in back {
+            self.watch.left.remove(&server);
+        }
     }
 
     /// Whether that very session is open, at a node that runs.

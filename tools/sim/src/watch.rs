@@ -42,6 +42,8 @@ pub(crate) struct Watch {
     dials: (Instant, u64),
     /// Confirmed messages and retries of each running node so far, at past times.
     retries: BTreeMap<NodeNo, VecDeque<(Instant, u64, u64)>>,
+    /// Nodes that were told to go and went, until they are members again.
+    pub(crate) left: BTreeSet<NodeNo>,
     /// When something was last wrong between nodes.
     pub(crate) troubled: Instant,
 }
@@ -68,6 +70,7 @@ impl Cluster {
     pub(crate) fn check(&mut self) -> Checked {
         let now = self.now();
         self.note_trouble(now);
+        self.note_returns(now);
         self.check_maps(now)?;
         self.check_bounds()?;
         self.check_links(now)?;
