@@ -138,6 +138,14 @@ fn a_delivery() {
 }
 
 #[test]
+fn an_intent() {
+    let known = "0400000403626f62";
+    assert!(is_documented(known));
+    let recipient = id("bob");
+    check(Intend { recipient }, ClientFrame::Intend, &unhex(known));
+}
+
+#[test]
 fn an_acknowledgement() {
     let acknowledge = Acknowledge {
         delivery: 1,
