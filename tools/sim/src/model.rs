@@ -1,11 +1,12 @@
 //! What every turn of a shard is held against: the sums of its messages, and what its instance knows against the sessions that live.
 //!
 //! The model is the sessions themselves, at whatever node they are. An instance's record of a device may go up, never down, and may go
-//! away only if that session is no more, or if its server has been out of the instance's reach for so long that it counts as gone.
+//! away only if that session is no more, or if its server has been out of the instance's reach for so long that it counts as gone. An
+//! instance that stood still says so to itself in its next turn.
 
 use std::collections::BTreeMap;
 
-use trunkline_core::constants::{LEASE, TOMBSTONE};
+use trunkline_core::constants::{LEASE, PAUSE_MAX, TOMBSTONE};
 use trunkline_core::counters::Counters;
 use trunkline_core::router::Breach;
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
@@ -27,6 +28,17 @@ pub(crate) struct Model {
     since: BTreeMap<(NodeNo, DeviceKey), Instant>,
     /// What a shard had counted of registrations when `known` was taken.
     marks: BTreeMap<(NodeNo, usize), Mark>,
+    /// A shard's last turn.
+    turns: BTreeMap<(NodeNo, usize), Turn>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    at: Instant,
+    /// Whether it served a region.
+    serves: bool,
+    /// How many pauses it had noticed.
+    pauses: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +69,7 @@ impl Model {
         self.stored.retain(|(of, _), _| *of != node);
         self.since.retain(|(of, _), _| *of != node);
         self.marks.retain(|(of, _), _| *of != node);
+        self.turns.retain(|(of, _), _| *of != node);
     }
 
     /// Since when `instance` has held what it holds of `device`.
@@ -85,6 +98,26 @@ impl Cluster {
         let router = process.shards[shard].router();
         if let Err(breach) = router.check_sums() {
             return Err(self.breach(node, breach));
+        }
+        let now = self.site.world.now();
+        let turn = Turn {
+            at: now,
+            serves: router
+                .map()
+                .regions()
+                .any(|(region, _)| router.presence(region).is_some()),
+            pauses: router.counters().presence_pauses,
+        };
+        let last = self.watch.model.turns.insert((node, shard), turn);
+        if let Some(last) = last.filter(|last| last.serves && last.pauses == turn.pauses)
+            && now.since(last.at) > PAUSE_MAX
+        {
+            let name = &self.nodes[node.0].spec.name;
+            let what = format!(
+                "{name} stood still for {:?}, and does not doubt what it knows",
+                now - last.at
+            );
+            return Err(self.ledger.violation(now, Promise::NoBlackout, what, None, &[]));
         }
         let mark = Mark::of(router.counters());
         let before = self.watch.model.marks.insert((node, shard), mark).unwrap_or_default();
