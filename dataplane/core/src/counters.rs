@@ -65,7 +65,7 @@ counters! {
     passages_lost => "Confirmed messages answered with: try again, because the link that they went over was lost.",
     replies_relayed => "Answers passed on for other nodes.",
     retries => "Messages tried again.",
-    retries_free => "Attempts of messages that had found no way to leave this node; they are no retries.",
+    retries_free => "Messages tried again without burdening the retry budget: they had found no way to leave this node.",
     retries_delayed => "Retries that had to wait for the retry budget.",
     retry_not_in_sync => "Messages answered with: try again, not in sync.",
     retry_no_link => "Messages answered with: try again, no link.",

@@ -192,7 +192,7 @@ impl Cluster {
 
     /// Whether a server has left in order, and is back without the map of `instance` saying so yet: its sessions are nobody's there
     /// until it streams them.
-    fn has_left(&self, instance: NodeNo, server: Option<NodeNo>) -> bool {
+    pub(crate) fn has_left(&self, instance: NodeNo, server: Option<NodeNo>) -> bool {
         server.is_some_and(|server| self.watch.left.contains(&server) && !self.map_names(instance, server))
     }
 

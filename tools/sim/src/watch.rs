@@ -447,11 +447,13 @@ impl Cluster {
                 let model = &self.watch.model;
                 let knew = self.presence_at(*instance, recipient) == Some(epoch)
                     && model.held_since(*instance, key).is_some_and(|since| since <= sent);
-                // An instance that has not heard of it doubts, unless its server was gone for it, or has just been cut off.
+                // An instance that has not heard of it doubts, unless its server was gone for it, has just been cut off, or left in
+                // order and is back without the map saying so: then nobody waits for what it has to tell.
                 let pairs = &self.watch.pairs;
                 let could = pairs.calm_since(*instance, sent)
                     && !pairs.may_count_as_gone(*instance, server, sent)
-                    && server.is_some_and(|server| !pairs.just_cut(*instance, server, sent));
+                    && server.is_some_and(|server| !pairs.just_cut(*instance, server, sent))
+                    && !self.has_left(*instance, server);
                 knew || could
             });
             if liar.is_none() {
