@@ -76,7 +76,7 @@ bugs! {
     NoSyncOnNewLink => "no-sync-on-new-link", "sessions are not streamed again on a new link";
     // Bytes and sockets.
     LoseFrameTail => "lose-frame-tail", "the rest of a frame that came in two parts is lost when a third part follows";
-    WrongGeneration => "wrong-generation", "a completion is credited to whoever has the socket's slot now";
+    WrongGeneration => "wrong-generation", "a socket's slot is another's at once and under the same generation, which is credited with its completions";
     // The map.
     ExpireOnReturn => "expire-on-return", "a control plane that starts ends the leases of all nodes";
     MapNotKept => "map-not-kept", "a map is used without being written to disk";
