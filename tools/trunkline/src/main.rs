@@ -93,3 +93,15 @@ fn main() -> ExitCode {
         Err(error) => output::failed(&error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_subcommand_s_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

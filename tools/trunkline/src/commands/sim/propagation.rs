@@ -13,6 +13,8 @@ use trunkline_sim::propagation::{Design, Outcome, Plan, SPAN, run as play};
 
 /// What the report is about.
 #[derive(clap::Args)]
+// Its struct has the name of the one that it is flattened into, and so would its group.
+#[group(skip)]
 pub struct Args {
     /// Instead of faults: compares with telling every messaging server of every connect (`global`), over the number of servers.
     #[arg(long, value_enum, conflicts_with_all = ["seeds", "minutes", "story", "hashes"])]
