@@ -27,6 +27,7 @@ use trunkline_wire::peer::Forward;
 
 use self::door::Door;
 use crate::connection::Transit;
+use crate::run::lock;
 
 /// One thing that a shard tells another.
 #[derive(Debug)]
@@ -276,13 +277,13 @@ impl<D: Driver> MeshPort<D> {
         let at = usize::from(self.me.0);
         let attached = self.neighbours[at].waker.set(driver.waker());
         assert!(attached.is_ok(), "a port belongs to one shard");
-        let mut addresses = self.addresses.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut addresses = lock(&self.addresses);
         addresses[at] = Some(driver.address());
     }
 
     /// Where a hand-over to `shard` goes. `None` until that shard has started.
     pub(crate) fn address(&self, shard: ShardId) -> Option<D::Address> {
-        let addresses = self.addresses.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let addresses = lock(&self.addresses);
         addresses[usize::from(shard.0)].clone()
     }
 
@@ -342,7 +343,7 @@ impl<D: Driver> MeshPort<D> {
             lane.seal(&mut self.spares);
             if lane.advance() {
                 self.neighbours[shard].door.ring(|| {
-                    let addresses = self.addresses.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let addresses = lock(&self.addresses);
                     if let Some(address) = &addresses[shard] {
                         wake(address);
                     }

@@ -32,7 +32,7 @@ pub(super) enum Op {
     Accept,
     /// The doorbell's descriptor.
     Bell,
-    /// A message that ends the sleep of another ring; the slot is that of [`super::Messages`].
+    /// A message that ends the sleep of another ring; the slot is its place among the driver's messages.
     Message,
     /// Such a message, come here.
     Messaged,
