@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{Node, Running, one_region, secret};
@@ -29,7 +29,8 @@ fn child_serves_until_it_is_killed() {
     let control = Running::on_disk(Path::new(&data), one_region());
     std::fs::write(Path::new(&data).join("address.new"), control.address.to_string()).unwrap();
     std::fs::rename(Path::new(&data).join("address.new"), Path::new(&data).join("address")).unwrap();
-    std::thread::sleep(Duration::from_secs(60));
+    // Until the parent kills this process, or is gone itself.
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
 fn spawn(data: &Path) -> (Child, std::net::SocketAddr) {
@@ -37,6 +38,7 @@ fn spawn(data: &Path) -> (Child, std::net::SocketAddr) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child_serves_until_it_is_killed"])
         .env(CHILD, data)
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -294,6 +296,17 @@ fn a_power_cut_in_any_write_keeps_what_was_committed() {
     }
 }
 
+/// Waits until a control plane whose store failed has its store back, and speaks with tools again.
+fn admitted_again(address: std::net::SocketAddr) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while let Err(error) =
+        Admin::connect(address, &secret()).and_then(|mut admin| admin.request(&json!({ "op": "status" })))
+    {
+        assert!(Instant::now() < end, "the store does not come back: {error}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn a_failed_commit_is_neither_published_nor_acknowledged_and_the_control_plane_recovers() {
     for reaches_disk in [false, true] {
@@ -313,7 +326,7 @@ fn a_failed_commit_is_neither_published_nor_acknowledged_and_the_control_plane_r
             support::Heard::Failure(_, text) => assert!(text.contains("store fails"), "{text}"),
             other => panic!("{other:?}"),
         }
-        std::thread::sleep(Duration::from_millis(1200));
+        admitted_again(control.address);
         let mut back = node.rejoin(control.address, "r1", &["eu"], 1);
         let mut admin = Admin::connect(control.address, &secret()).unwrap();
         admin.request(&json!({ "op": "enroll", "device": "d" })).unwrap();

@@ -220,9 +220,18 @@ fn agent(config: AgentConfig, memory: &Memory) -> Agent<EpollDriver> {
 
 /// Takes turns until the script is over; returns all news.
 fn run(agent: &mut Agent<EpollDriver>, script: JoinHandle<()>) -> Vec<News> {
+    run_until(agent, script, |_, _| true)
+}
+
+/// Until the script is through, and what it said last has come to `holds`.
+fn run_until(
+    agent: &mut Agent<EpollDriver>,
+    script: JoinHandle<()>,
+    holds: impl Fn(&Agent<EpollDriver>, &[News]) -> bool,
+) -> Vec<News> {
     let mut news = Vec::new();
     let end = agent.driver.now() + Duration::from_secs(20);
-    while !script.is_finished() {
+    while !script.is_finished() || !holds(agent, &news) {
         assert!(agent.driver.now() < end, "the script hangs: {news:?}");
         let soon = agent.driver.now() + Duration::from_millis(10);
         agent.turn(Some(soon)).unwrap();
@@ -416,12 +425,9 @@ fn a_lost_control_plane_is_found_again_and_told_what_is_held() {
         let mut control = Control::accept(&listener);
         assert_eq!(control.admit(NodeId(7)), one.id());
         control.send(&Renewed {});
-        // Until the agent has read it.
-        std::thread::sleep(Duration::from_millis(200));
     });
     let mut agent = agent(config(address, NodeId(7)), &memory);
-    let news = run(&mut agent, script);
-    assert_eq!(agent.counters().control_sessions, 2);
+    let news = run_until(&mut agent, script, |agent, _| agent.counters().control_sessions == 2);
     assert!(troubles(&news).contains("closed the connection") || troubles(&news).contains("reset"));
 }
 
@@ -478,19 +484,14 @@ fn a_wrong_secret_is_named() {
             code: refusal.code(),
             text: trunkline_wire::codec::Text::clipped(&refusal.to_string()),
         });
-        std::thread::sleep(Duration::from_millis(200));
     });
     let other = AgentConfig {
         keys: keys("another secret altogether"),
         ..config(address, NodeId(7))
     };
-    let news = run(&mut agent(other, &memory), script);
+    let is_named = |news: &News| matches!(news, News::Trouble { code, .. } if *code == Some(ErrorCode::WrongSecret));
+    let news = run_until(&mut agent(other, &memory), script, |_, news| news.iter().any(is_named));
     assert!(troubles(&news).contains("the cluster secrets differ"), "{news:?}");
-    let code = Some(ErrorCode::WrongSecret);
-    assert!(
-        news.iter()
-            .any(|news| matches!(news, News::Trouble { code: c, .. } if *c == code))
-    );
 }
 
 #[test]
