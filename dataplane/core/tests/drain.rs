@@ -75,11 +75,7 @@ fn whose_turn_has_not_come_stays_when_the_drain_is_undone() {
 #[test]
 fn a_device_finishes_what_is_open_before_it_goes() {
     let mut cluster = cluster();
-    let from = cluster.welcome(A, "a");
-    let to = cluster.welcome(B, "b");
-    cluster.mute(to);
-    cluster.send(from, "b", 0);
-    cluster.run_ms(20);
+    let (from, to) = cluster.unacknowledged(A, B);
     drain(&mut cluster, B, 100);
     cluster.run_ms(500);
     assert_eq!(told_to_go(&cluster, &[to]), 0);
@@ -102,11 +98,7 @@ fn a_device_finishes_what_is_open_before_it_goes() {
 #[test]
 fn one_that_never_finishes_goes_after_a_second() {
     let mut cluster = cluster();
-    let from = cluster.welcome(A, "a");
-    let to = cluster.welcome(B, "b");
-    cluster.mute(to);
-    cluster.send(from, "b", 0);
-    cluster.run_ms(20);
+    let (from, to) = cluster.unacknowledged(A, B);
     drain(&mut cluster, B, 100);
     cluster.run_ms(1_100);
     assert_eq!(told_to_go(&cluster, &[to]), 1);

@@ -49,11 +49,7 @@ fn a_mute_device_s_message_expires_and_may_have_been_delivered() {
 #[test]
 fn when_the_recipient_s_server_dies_and_the_device_comes_back_elsewhere_the_message_is_delivered() {
     let mut cluster = cluster();
-    let from = cluster.welcome(A, "a");
-    let old = cluster.welcome(B, "b");
-    cluster.mute(old);
-    cluster.send(from, "b", 0);
-    cluster.run_ms(20);
+    let (from, old) = cluster.unacknowledged(A, B);
     cluster.cut_off(B);
     let new = cluster.connect_presenting(A, "b", cluster.epoch(old).unwrap(), 1);
     cluster.run_ms(5_000);
@@ -65,11 +61,7 @@ fn when_the_recipient_s_server_dies_and_the_device_comes_back_elsewhere_the_mess
 #[test]
 fn when_the_recipient_s_server_dies_for_good_the_report_says_that_it_may_have_been_delivered() {
     let mut cluster = cluster();
-    let from = cluster.welcome(A, "a");
-    let old = cluster.welcome(B, "b");
-    cluster.mute(old);
-    cluster.send(from, "b", 0);
-    cluster.run_ms(20);
+    let (from, _) = cluster.unacknowledged(A, B);
     cluster.cut_off(B);
     cluster.run_ms(20_000);
     assert_eq!(cluster.reports(from).len(), 1);
@@ -85,11 +77,7 @@ fn when_the_recipient_s_server_dies_for_good_the_report_says_that_it_may_have_be
 #[test]
 fn a_session_that_ends_hands_its_unacknowledged_messages_back() {
     let mut cluster = cluster();
-    let from = cluster.welcome(A, "a");
-    let old = cluster.welcome(B, "b");
-    cluster.mute(old);
-    cluster.send(from, "b", 0);
-    cluster.run_ms(20);
+    let (from, old) = cluster.unacknowledged(A, B);
     cluster.disconnect(old);
     cluster.run_ms(100);
     assert_eq!(
@@ -104,11 +92,7 @@ fn a_session_that_ends_hands_its_unacknowledged_messages_back() {
 #[test]
 fn a_message_that_is_sent_again_while_it_is_unresolved_is_one_message() {
     let mut cluster = cluster();
-    let first = cluster.welcome(A, "a");
-    let to = cluster.welcome(B, "b");
-    cluster.mute(to);
-    cluster.send(first, "b", 0);
-    cluster.run_ms(20);
+    let (first, to) = cluster.unacknowledged(A, B);
     let again = cluster.connect_presenting(A, "a", cluster.epoch(first).unwrap(), 1);
     cluster.run_ms(300);
     cluster.send(again, "b", 0);

@@ -461,6 +461,16 @@ impl Cluster {
         self.say(conn, &ClientFrame::Send(send));
     }
 
+    /// `a` at one host has sent a confirmed message to `b` at another, where it was written to a device that says nothing. Returns both.
+    pub fn unacknowledged(&mut self, sender: usize, recipient: usize) -> (DeviceConn, DeviceConn) {
+        let from = self.welcome(sender, "a");
+        let to = self.welcome(recipient, "b");
+        self.mute(to);
+        self.send(from, "b", 0);
+        self.run_ms(20);
+        (from, to)
+    }
+
     pub fn say(&mut self, conn: DeviceConn, frame: &ClientFrame<'_>) {
         let (host, session) = (self.sockets[&conn].host, self.sockets[&conn].session);
         let now = self.present(host);
