@@ -10,7 +10,7 @@ use common::{ALL, Device, Plan, eventually, expect_count, free_address, hello, h
 use trunkline_node::config::Config;
 use trunkline_node::run::Node;
 use trunkline_wire::auth::{ClusterKeys, DeviceToken, LinkEnd, Secret};
-use trunkline_wire::device::{DEVICE_BODY_BYTES_MAX, ErrorCode, Hello, Send, Welcome};
+use trunkline_wire::device::{DEVICE_BODY_BYTES_MAX, ErrorCode, Hello, Intend, Send, Welcome};
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{IdRef, Incarnation, NodeId};
@@ -175,6 +175,10 @@ fn a_device_s_bad_frames_cost_it_its_session() {
     );
     let truncated = with_header(Send::TYPE, 3, &[5, b'a', b'b']);
     scene.thrown_out(&truncated, ErrorCode::Malformed, "inside a field", "devices_malformed");
+    for bad in [&b"\0"[..], b"\x04bob", b"\x41", b"\x02\xff\xfe", b"\x03bob!"] {
+        let intent = with_header(Intend::TYPE, bad.len(), bad);
+        scene.thrown_out(&intent, ErrorCode::Malformed, "", "devices_malformed");
+    }
     let huge = with_header(Send::TYPE, DEVICE_BODY_BYTES_MAX + 1, b"");
     scene.thrown_out(&huge, ErrorCode::TooLong, "where 65792 are allowed", "devices_too_long");
     // What may be ignored is ignored.
@@ -184,6 +188,26 @@ fn a_device_s_bad_frames_cost_it_its_session() {
     // And half a frame waits for its rest, then goes with its connection.
     device.raw(&with_header(Send::TYPE, 100, b"half"));
     drop(device);
+    scene.end();
+}
+
+#[test]
+fn a_flood_of_hints_is_counted_and_costs_nobody_anything() {
+    let mut scene = Scene::new();
+    let mut culprit = Device::welcomed(scene.plan.device, "culprit");
+    let nobodies = (0..20_000).map(|n| format!("nobody-{n}"));
+    let hint = |id: &String| {
+        let recipient = IdRef::new(id).unwrap();
+        Intend { recipient }.to_vec()
+    };
+    culprit.raw(&nobodies.flat_map(|id| hint(&id)).collect::<Vec<u8>>());
+    culprit.assert_served();
+    scene.bystander.assert_served();
+    let counted = || ["hints_taken", "hints_refused"].map(|name| scene.node.stats().sum(name));
+    eventually("all are counted", || counted().iter().sum::<u64>() == 20_000);
+    // A few seconds' worth, however slow the host is.
+    assert!(counted()[0] <= 4 * 15, "{:?}", counted());
+    drop(culprit);
     scene.end();
 }
 

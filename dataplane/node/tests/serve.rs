@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use common::{ALL, Device, eventually, expect_count, get, plan, single};
 use trunkline_wire::control::Roles;
-use trunkline_wire::device::{GoAway, GoAwayReason};
+use trunkline_wire::device::{GoAway, GoAwayReason, Intend};
+use trunkline_wire::id::IdRef;
 
 const CONNECTION: Roles = Roles { region: false, ..ALL };
 const INSTANCE: Roles = Roles {
@@ -59,6 +60,37 @@ fn a_message_finds_a_device_at_another_node_and_the_next_goes_direct() {
     );
     anna.message("nobody", 100, b"hello");
     assert!(anna.expect_report().contains("Offline"));
+    for node in nodes {
+        node.shutdown(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn after_a_hint_the_first_message_goes_direct_and_a_hint_of_nobody_is_no_matter() {
+    let plans = plan(&[CONNECTION, CONNECTION, INSTANCE]);
+    let nodes: Vec<_> = plans.iter().map(|plan| plan.start()).collect();
+    for node in &nodes {
+        eventually("ready", || node.not_ready().is_empty());
+    }
+    let mut anna = Device::welcomed(plans[0].device, "anna");
+    let mut bert = Device::welcomed(plans[1].device, "bert");
+    for recipient in ["nobody", "bert"] {
+        let recipient = IdRef::new(recipient).unwrap();
+        anna.send(&Intend { recipient });
+    }
+    let place = |device: &str| {
+        let (_, text) = get(nodes[0].http_address(), &format!("/explain?device={device}"));
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["location"].take()
+    };
+    eventually("the way is ready", || place("bert")["ready"] == true);
+    anna.message("bert", 0, b"hello");
+    assert_eq!(bert.take(), b"hello");
+    assert!(anna.expect_report().contains("Delivered"));
+    expect_count(&nodes[0], "forwards_direct", 1);
+    expect_count(&nodes[0], "forwards_region", 0);
+    assert_eq!(place("nobody"), serde_json::Value::Null);
+    anna.message("nobody", 0, b"hello");
+    assert!(anna.expect_report().contains("Offline"), "a hint makes nobody exist");
     for node in nodes {
         node.shutdown(Duration::from_secs(1));
     }

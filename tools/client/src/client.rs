@@ -101,6 +101,9 @@ enum Request {
         awaiting: Awaiting,
         answer: SyncSender<Result<MessageId, SendError>>,
     },
+    Intend {
+        recipient: DeviceId,
+    },
     Counts {
         answer: SyncSender<Counts>,
     },
@@ -191,6 +194,15 @@ impl Client {
     ) -> Result<Report, SendError> {
         let id = self.request(recipient, payload.into(), ttl, Guarantee::Confirmed, Awaiting::Report)?;
         self.inbox.wait_report(&id).ok_or(SendError::Stopped)
+    }
+
+    /// Says to the server whom the user is about to write to, when a chat is opened, say: its way there may be ready before the message. It
+    /// costs nothing but a frame if no message follows, and is never answered. At most four a second are said, the newest first; the
+    /// last one is said again after a reconnect, until a message has followed or half a minute has passed.
+    pub fn intend(&self, recipient: &DeviceId) {
+        self.post(Request::Intend {
+            recipient: recipient.clone(),
+        });
     }
 
     /// The next message, waiting for at most `timeout`. Other events are left for [`Client::events`].
@@ -319,6 +331,7 @@ impl Worker {
                         // Who asked may have gone.
                         let _ = answer.send(result);
                     }
+                    Request::Intend { recipient } => self.fleet.intend(self.device, recipient.borrow()),
                     Request::Counts { answer } => drop(answer.send(self.fleet.counts())),
                     Request::Close => close_by = Some(self.fleet.driver().now() + CLOSE_TIMEOUT),
                 }

@@ -215,6 +215,10 @@ pub struct Counts {
     pub sent: u64,
     /// Confirmed messages written again after a reconnect.
     pub resent: u64,
+    /// Hints said: whom the user is about to write to.
+    pub hints: u64,
+    /// Hints that gave way to newer ones before they could be said.
+    pub hints_replaced: u64,
     /// Reports handed to the user.
     pub reports: u64,
     /// Reports that came after the first, or for nothing that is known.
@@ -244,6 +248,8 @@ impl Counts {
             welcomed: self.welcomed + other.welcomed,
             sent: self.sent + other.sent,
             resent: self.resent + other.resent,
+            hints: self.hints + other.hints,
+            hints_replaced: self.hints_replaced + other.hints_replaced,
             reports: self.reports + other.reports,
             reports_repeated: self.reports_repeated + other.reports_repeated,
             unconfirmed_expired: self.unconfirmed_expired + other.unconfirmed_expired,

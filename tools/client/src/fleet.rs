@@ -140,6 +140,16 @@ impl<D: Driver> Fleet<D> {
         Ok(id)
     }
 
+    /// `device`'s user is about to write to `recipient`: says so to its server, which may make the way there ready. See
+    /// [`Session::intend`].
+    pub fn intend(&mut self, device: DeviceIndex, recipient: IdRef<'_>) {
+        let (now, at) = (self.driver.now(), device.0 as usize);
+        if let Some(device) = self.devices.get_mut(at) {
+            device.session.intend(now, recipient);
+            self.carry_out(now, at);
+        }
+    }
+
     /// Does what is due, waits until something happens or `until` has passed, and does what is due then. With `until` in the past it
     /// doesn't wait; with `None` it waits for as long as nothing happens.
     ///

@@ -31,7 +31,8 @@
 //!
 //! What the library does for its user: it stays connected, with jittered waits between attempts; it keeps confirmed messages until
 //! they are reported and sends them again under the same id after a reconnect; it shows each message once, in the order of its
-//! sender's numbers if that takes no longer than 100 ms, and acknowledges it then; it bounds all that it holds.
+//! sender's numbers if that takes no longer than 100 ms, and acknowledges it then; it tells the server whom its user is about to write
+//! to, if it's told ([`Client::intend`]); it bounds all that it holds.
 //!
 //! What it deliberately does not do: it writes nothing to disk. A program that ends takes its unreported messages with it; one
 //! that starts anew is a new sender.
@@ -42,6 +43,7 @@ mod backoff;
 pub mod client;
 pub mod event;
 pub mod fleet;
+mod hints;
 mod inbox;
 mod options;
 mod outgoing;

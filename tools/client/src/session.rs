@@ -40,6 +40,7 @@ use crate::backoff;
 use crate::event::{
     Awaited, Counts, Event, Guarantee, Loss, Message, MessageId, OptionsError, Report, SendError, StopReason, Welcomed,
 };
+use crate::hints::Hints;
 use crate::options::DeviceOptions;
 use crate::outgoing::{Outgoing, Resolved, Written};
 
@@ -67,6 +68,7 @@ pub struct Session {
     /// Hellos that were never answered: a server that was slow may still take each, and supersede this session by it.
     unanswered: u32,
     outgoing: Outgoing,
+    hints: Hints,
     incoming: Resequencer<Arrived>,
     /// Empty between two calls.
     steps: Vec<Step<Arrived>>,
@@ -125,6 +127,7 @@ impl Session {
             superseded: None,
             unanswered: 0,
             outgoing: Outgoing::new(options.outgoing),
+            hints: Hints::new(),
             incoming: Resequencer::new(options.incoming),
             steps: Vec::new(),
             random,
@@ -152,8 +155,17 @@ impl Session {
             return Err(SendError::PayloadTooLong { bytes: payload.len() });
         }
         let number = self.outgoing.take(now, recipient, payload, ttl, guarantee)?;
+        self.hints.follow(recipient);
         let recipient = recipient.to_owned();
         Ok(MessageId { recipient, number })
+    }
+
+    /// The user is about to write to `recipient`: the server may make the way there ready. Said with the next [`Session::write`] that may
+    /// say it, four times a second at most; one that is still waiting gives way to a newer one.
+    pub fn intend(&mut self, now: Instant, recipient: IdRef<'_>) {
+        if !self.is_stopped() && self.hints.take(now, recipient) {
+            self.counts.hints_replaced += 1;
+        }
     }
 
     /// Something happened.
@@ -176,12 +188,16 @@ impl Session {
         }
     }
 
-    /// Appends messages to `out.write`, as many as may leave now, and at most `room` bytes of them.
+    /// Appends to `out.write` a hint, if one has its turn, and messages, as many as may leave now; at most `room` bytes of both.
     pub fn write(&mut self, now: Instant, room: usize, out: &mut Outbox) {
         let State::Open(open) = &mut self.state else {
             return;
         };
         let start = out.write.len();
+        if self.hints.write(now, room, &mut out.write) {
+            self.counts.hints += 1;
+            open.written = now;
+        }
         loop {
             let left = room.saturating_sub(out.write.len() - start);
             let written = self.outgoing.write(now, open.unresolved_max, left, &mut out.write);
@@ -201,7 +217,9 @@ impl Session {
             State::Open(open) => open.deadline(),
             State::Stopped => Instant::NEVER,
         };
-        own.min(self.outgoing.deadline()).min(self.incoming.deadline())
+        own.min(self.outgoing.deadline())
+            .min(self.incoming.deadline())
+            .min(self.hints.deadline())
     }
 
     /// The longest frame body that the server may send now.
@@ -564,6 +582,7 @@ impl Session {
     fn end_connection(&mut self, now: Instant, state: State, out: &mut Outbox) {
         self.state = state;
         out.command = Some(Command::Close);
+        self.hints.connection_lost();
         let mut expired = Vec::new();
         self.outgoing.connection_lost(&mut expired);
         self.report_expired(now, expired, out);

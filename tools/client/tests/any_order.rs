@@ -258,7 +258,7 @@ impl Run {
             let (frame, rest) = bytes.split_at(HEADER_BYTES + length as usize);
             bytes = rest;
             match ClientFrame::decode(ty, &frame[HEADER_BYTES..]).unwrap().unwrap() {
-                ClientFrame::Intend(_) => unreachable!("the library announces nothing"),
+                ClientFrame::Intend(_) => unreachable!("no user of this test says whom it is about to write to"),
                 ClientFrame::Hello(hello) => assert_eq!(hello.presented, self.presented, "the highest ever told"),
                 ClientFrame::Send(send) => {
                     let id = MessageId {

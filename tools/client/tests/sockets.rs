@@ -331,3 +331,16 @@ fn a_user_that_takes_nothing_bounds_what_is_held_and_loses_no_confirmed_message(
     peer.deliver(401, acknowledged, &large);
     assert_eq!(client.recv_timeout(PATIENCE).unwrap().number, acknowledged);
 }
+
+#[test]
+fn whom_the_user_is_about_to_write_to_is_said_ahead_of_the_message() {
+    let server = Server::new();
+    let client = Client::connect(server.options("alice")).unwrap();
+    let mut peer = server.welcome(100);
+    client.ready(PATIENCE).unwrap();
+    client.intend(&id("bob"));
+    assert_eq!(peer.next(), Said::Intend("bob".into()));
+    confirmed(&client, "hello");
+    assert_eq!(peer.next(), send("bob", 0, 0, "hello"));
+    assert_eq!(client.counts().unwrap().hints, 1);
+}

@@ -14,6 +14,7 @@ enum Said {
     /// Recipient, number, lowest unresolved, time to live.
     Send(String, u64, Option<u64>, u32),
     Acknowledge(u64, bool),
+    Intend(String),
     Ping,
     Pong(u64),
     Failure(ErrorCode),
@@ -185,7 +186,7 @@ fn parse(mut bytes: &[u8]) -> Vec<Said> {
         let (frame, rest) = bytes.split_at(HEADER_BYTES + header.length as usize);
         let frame = ClientFrame::decode(header.ty, &frame[HEADER_BYTES..]).unwrap().unwrap();
         said.push(match frame {
-            ClientFrame::Intend(_) => unreachable!("the library announces nothing"),
+            ClientFrame::Intend(intend) => Said::Intend(intend.recipient.as_str().into()),
             ClientFrame::Hello(hello) => Said::Hello(hello.presented),
             ClientFrame::Send(send) => Said::Send(
                 send.recipient.as_str().into(),
@@ -808,4 +809,43 @@ fn settings_that_can_not_work_are_refused_by_name() {
         Session::new(now, wordy, 1).unwrap_err(),
         OptionsError::CredentialsTooLong(513)
     );
+}
+
+#[test]
+fn a_hint_is_said_behind_the_welcome_and_again_to_the_next_server_before_the_messages() {
+    let mut h = Harness::new(options());
+    h.session.intend(h.now, IdRef::new("cy").unwrap());
+    h.session.intend(h.now, IdRef::new("bob").unwrap());
+    assert!(
+        matches!(h.reach_hello()[..], [Said::Hello(_)]),
+        "nothing before the welcome"
+    );
+    assert_eq!(h.hear(welcome(100)), [Said::Intend("bob".into())]);
+    let other = h.send("cy");
+    h.lose();
+    h.reach_hello();
+    let again = h.hear(welcome(101));
+    assert_eq!(again[0], Said::Intend("bob".into()));
+    assert!(matches!(again[1..], [Said::Send(..)]) && matches!(other[..], [Said::Send(..)]));
+    let sent = h.send("bob");
+    h.lose();
+    h.reach_hello();
+    assert!(!h.hear(welcome(102)).contains(&Said::Intend("bob".into())));
+    assert!(matches!(sent[..], [Said::Send(..)]));
+    let counts = h.session.counts();
+    assert_eq!((counts.hints, counts.hints_replaced), (2, 1));
+}
+
+#[test]
+fn a_hint_beyond_the_rate_comes_when_it_has_its_turn() {
+    let mut h = Harness::open();
+    for n in 0..10 {
+        h.session.intend(h.now, IdRef::new(&format!("chat-{n}")).unwrap());
+        let mut out = Outbox::default();
+        h.session.write(h.now, usize::MAX, &mut out);
+        assert_eq!(parse(&out.write).len(), usize::from(n < 4));
+    }
+    assert_eq!(h.next(), [Said::Intend("chat-9".into())]);
+    let counts = h.session.counts();
+    assert_eq!((counts.hints, counts.hints_replaced), (5, 5));
 }

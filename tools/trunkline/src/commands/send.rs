@@ -24,7 +24,7 @@ pub struct Args {
     /// The recipient's device id.
     #[arg(long)]
     to: DeviceId,
-    /// What it says; `-` reads standard input.
+    /// What it says; `-` reads standard input, and lets the server know meanwhile that a message to --to is coming.
     message: String,
     /// For how long it is worth delivering: 500ms, 60s, 10m, 2h, at most 7d.
     #[arg(long, default_value = "60s", value_parser = super::duration)]
@@ -52,7 +52,6 @@ const REPORT_GRACE: Duration = Duration::from_secs(10);
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let ms = u32::try_from(args.ttl.as_millis()).ok().and_then(TtlMs::new);
     let ttl = ms.with_context(|| format!("--ttl {:?}: use 1ms to 7d", args.ttl))?;
-    let payload = payload(&args.message)?;
     let mut options = args.door.options(&args.from)?;
     options.purpose = Purpose::SendOnly;
     let client = Client::connect(options)?;
@@ -64,6 +63,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     client
         .ready(WELCOME_TIMEOUT)
         .context(format!("not let in by {:?}", args.door.servers))?;
+    if args.message == "-" {
+        // It may take a while to be typed.
+        client.intend(&args.to);
+    }
+    let payload = payload(&args.message)?;
     let mut reports: Vec<Report> = Vec::new();
     let until = Instant::now() + args.ttl + REPORT_GRACE;
     for _ in 0..args.count {
