@@ -128,6 +128,7 @@ impl Host {
             shards: 1,
             roles,
             keys: keys(),
+            predictor: Default::default(),
             seed: node.0.into(),
         };
         let router = Router::new(now, config, map);

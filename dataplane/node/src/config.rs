@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use trunkline_core::admission::{AddressLimits, Rate};
 use trunkline_core::link::DIRECT_LINKS_MAX;
+pub use trunkline_core::predictor::Mode;
 use trunkline_net::backend::Backend;
 use trunkline_wire::control::{REGIONS_PER_NODE_MAX, Roles};
 use trunkline_wire::map::NAME_BYTES_MAX;
@@ -66,6 +67,10 @@ pub struct NodeSection {
     /// How its threads reach the kernel: "auto", "uring" or "epoll".
     #[serde(deserialize_with = "backend")]
     pub backend: Backend,
+    /// Whether it foresees whom its devices write to next, and makes the way ready: "on" or "off". Off, it dials no link for messages; those that
+    /// others dial are used.
+    #[serde(deserialize_with = "predictor")]
+    pub predictor: Mode,
     /// The file with the cluster secret; `secret` in the data directory by default.
     pub secret_file: Option<PathBuf>,
     /// The file with the key of device tokens. With it, devices must show one.
@@ -88,6 +93,7 @@ impl Default for NodeSection {
             control: vec![local(CONTROL_PORT).to_string()],
             cores: None,
             backend: Backend::Auto,
+            predictor: Mode::On,
             secret_file: None,
             token_key_file: None,
             accept_lineage: false,
@@ -405,6 +411,10 @@ fn backend<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Backend, D::Err
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
+fn predictor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+}
+
 /// Reads roles as a flag has them: names with commas between.
 ///
 /// # Errors
@@ -497,6 +507,7 @@ mod tests {
             control = ["control.example:7402", "10.0.0.2:7402"]
             cores = "0"
             backend = "epoll"
+            predictor = "off"
             secret_file = "/etc/trunkline/secret"
             token_key_file = "/etc/trunkline/token-key"
             accept_lineage = true
@@ -525,7 +536,10 @@ mod tests {
         let config = Config::parse(text, "node.toml").unwrap();
         assert!(config.node.roles.connection && config.node.roles.messaging && config.node.roles.region);
         assert_eq!(config.node.cores.unwrap().cores(), [0]);
-        assert_eq!(config.node.backend, Backend::Epoll);
+        assert_eq!(
+            (config.node.backend, config.node.predictor),
+            (Backend::Epoll, Mode::Off)
+        );
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
         assert_eq!((config.drain.rate, config.drain.seconds_max), (50, 120));
@@ -547,6 +561,11 @@ mod tests {
         let error = wrong("[listen]\ndevice = \"here\"\n");
         assert!(
             error.starts_with("node.toml:2: `listen.device`: invalid socket address"),
+            "{error}"
+        );
+        let error = wrong("[node]\npredictor = \"maybe\"\n");
+        assert!(
+            error.starts_with("node.toml:2: `node.predictor`: the predictor can't be `maybe`: choose on or off"),
             "{error}"
         );
         let error = wrong("[node]\nroles = [\"router\"]\n");

@@ -191,16 +191,7 @@ impl Node {
             mailboxes,
             gates: Door::new(config.admission.limits(count), u64::from_le_bytes(random_bytes())),
         });
-        let started = start_shards(
-            bounds,
-            config.limits.direct_links_max,
-            &shared,
-            make,
-            mesh_ports,
-            token_key,
-            &ports,
-        )
-        .and_then(|shards| {
+        let started = start_shards(bounds, &config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
             let routes = http::routes(Arc::clone(&shared));
             let http = http::serve(ports.http, routes).map_err(StartError::System)?;
             Ok((shards, http))

@@ -27,6 +27,7 @@ use trunkline_core::constants::LINGER;
 use trunkline_core::greeting::{Doorkeeper, Port, Refusal};
 use trunkline_core::link::{LinkBook, LinkConfig, LinkOutbox, LinkRef};
 use trunkline_core::outbox::Outbox;
+use trunkline_core::predictor::Mode;
 use trunkline_core::router::{self, Now, Router};
 use trunkline_net::driver::{BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token};
 use trunkline_net::outbuf::Spares;
@@ -66,6 +67,8 @@ pub struct ShardConfig {
     pub token_key: Option<Secret>,
     /// Links beyond the required ones, of all shards together.
     pub direct_links_max: u32,
+    /// Whether it foresees its devices' messages.
+    pub predictor: Mode,
     /// Where jitter comes from; another one for each shard.
     pub seed: u64,
     /// Where nonces come from.
@@ -162,6 +165,7 @@ impl<D: Driver> Shard<D> {
             shards: config.shards,
             roles: config.roles,
             keys: config.keys.clone(),
+            predictor: config.predictor,
             seed: config.seed,
         };
         let links = LinkConfig {

@@ -5,6 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{ALL, Device, eventually, expect_count, get, plan, single};
+use trunkline_node::config::Mode;
+use trunkline_node::run::Node;
 use trunkline_wire::control::Roles;
 use trunkline_wire::device::{GoAway, GoAwayReason, Intend};
 use trunkline_wire::id::IdRef;
@@ -91,6 +93,39 @@ fn after_a_hint_the_first_message_goes_direct_and_a_hint_of_nobody_is_no_matter(
     assert_eq!(place("nobody"), serde_json::Value::Null);
     anna.message("nobody", 0, b"hello");
     assert!(anna.expect_report().contains("Offline"), "a hint makes nobody exist");
+    for node in nodes {
+        node.shutdown(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn without_a_predictor_nothing_is_dialled_for_messages_whoever_hints() {
+    let plans = plan(&[CONNECTION, CONNECTION, INSTANCE]);
+    let nodes = plans.iter().map(|plan| {
+        let mut config = plan.config();
+        config.node.predictor = Mode::Off;
+        Node::start(config).unwrap()
+    });
+    let nodes: Vec<_> = nodes.collect();
+    for node in &nodes {
+        eventually("ready", || node.not_ready().is_empty());
+    }
+    let mut anna = Device::welcomed(plans[0].device, "anna");
+    let mut bert = Device::welcomed(plans[1].device, "bert");
+    let recipient = IdRef::new("bert").unwrap();
+    anna.send(&Intend { recipient });
+    for number in 0..20 {
+        anna.message("bert", number, b"hello");
+        assert_eq!(bert.take(), b"hello");
+        assert!(anna.expect_report().contains("Delivered"));
+    }
+    expect_count(&nodes[0], "forwards_region", 20);
+    expect_count(&nodes[0], "hints_refused", 1);
+    for node in &nodes[..2] {
+        // An instance dials no connection server.
+        assert_eq!(node.stats().sum("links_accepted"), 0);
+        assert_eq!(node.stats().sum("locations_asked") + node.stats().sum("predictions"), 0);
+    }
     for node in nodes {
         node.shutdown(Duration::from_secs(1));
     }

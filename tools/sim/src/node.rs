@@ -201,6 +201,7 @@ impl NodeHost {
                 keys: site.keys.clone(),
                 token_key: None,
                 direct_links_max: trunkline_core::link::DIRECT_LINKS_MAX,
+                predictor: Default::default(),
                 seed: random.u64(..),
                 entropy: Entropy::seeded(random.u64(..)),
                 gates: Arc::clone(&gates),

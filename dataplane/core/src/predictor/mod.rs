@@ -25,6 +25,8 @@ mod model;
 mod patience;
 mod worth;
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use trunkline_wire::id::DeviceKey;
@@ -36,9 +38,41 @@ use self::features::{BASES, Kind, Partnership, bases, partnership};
 use self::model::Model;
 use self::patience::Patience;
 
+/// Whether a node foresees anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    On,
+    /// It doesn't, nor does it learn or listen to hints: it asks for no location and dials no link ahead of a message, and so none at all.
+    Off,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::On => "on",
+            Mode::Off => "off",
+        })
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        match text {
+            "on" => Ok(Mode::On),
+            "off" => Ok(Mode::Off),
+            other => Err(format!("the predictor can't be `{other}`: choose on or off")),
+        }
+    }
+}
+
 /// What a shard's devices have taught it.
 #[derive(Clone, Debug)]
 pub struct Predictor {
+    mode: Mode,
     model: Model,
     patience: Patience,
     /// How often a hint was followed by the message that it announced, in 65,536ths.
@@ -56,7 +90,7 @@ crate::tally! {
         predictions_new => "Messages to a device that the sender's history doesn't know.",
         hints_taken => "Hints of clients: whom they are about to write to.",
         hints_kept => "Hints that the message followed.",
-        hints_refused => "Hints beyond their rate.",
+        hints_refused => "Hints beyond their rate, or while nothing is foreseen.",
     }
 }
 
@@ -113,7 +147,13 @@ pub struct Expectation {
 impl Predictor {
     /// One that has seen nothing.
     pub fn new() -> Predictor {
+        Predictor::in_mode(Mode::On)
+    }
+
+    /// One that has seen nothing, and may never.
+    pub fn in_mode(mode: Mode) -> Predictor {
         Predictor {
+            mode,
             model: Model::new(),
             patience: Patience::new(),
             candour: Worth::per_mille(900).0,
@@ -133,11 +173,16 @@ impl Predictor {
 
     /// The device has connected, or its history has arrived.
     pub fn attached(&mut self, now: u32, habits: &mut Habits, out: &mut Vec<Foresight>) {
-        self.decide(now, Kind::Attached, habits, out);
+        if self.mode == Mode::On {
+            self.decide(now, Kind::Attached, habits, out);
+        }
     }
 
     /// The device has sent a message to `to`.
     pub fn sent(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) {
+        if self.mode == Mode::Off {
+            return;
+        }
         if let Some(hinted) = habits.hinted.take() {
             self.hint_followed(hinted == to);
         }
@@ -157,6 +202,9 @@ impl Predictor {
 
     /// The device was handed a message of `from`, which foretells its answer.
     pub fn delivered(&mut self, now: u32, habits: &mut Habits, from: DeviceKey, out: &mut Vec<Foresight>) {
+        if self.mode == Mode::Off {
+            return;
+        }
         match habits.share(now) {
             Share::Decide => {
                 habits.affinity.received(now, from);
@@ -176,7 +224,7 @@ impl Predictor {
     /// within its rate.
     pub fn hinted(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) -> bool {
         habits.turn_to(now);
-        if habits.hints >= HINTS_A_SECOND {
+        if self.mode == Mode::Off || habits.hints >= HINTS_A_SECOND {
             self.counters.hints_refused += 1;
             return false;
         }

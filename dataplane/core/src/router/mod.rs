@@ -49,7 +49,7 @@ use crate::epoch::EpochClock;
 use crate::link::need::partners;
 use crate::location::Locations;
 use crate::outbox::Outbox;
-use crate::predictor::{Foresight, Predictor, PredictorCounters};
+use crate::predictor::{Foresight, Mode, Predictor, PredictorCounters};
 use crate::presence::Presence;
 pub use crate::session::SessionRef;
 use crate::session::Sessions;
@@ -91,6 +91,8 @@ pub struct Config {
     pub roles: Roles,
     /// Turns device ids into keys.
     pub keys: ClusterKeys,
+    /// Whether it foresees its devices' messages.
+    pub predictor: Mode,
     /// Where jitter comes from.
     pub seed: u64,
 }
@@ -210,7 +212,7 @@ impl Router {
             away_until: VecDeque::new(),
             unresolved: unresolved::Table::new(config.seed),
             retry_budget: RetryBudget::new(now.at, config.shards),
-            predictor: Predictor::new(),
+            predictor: Predictor::in_mode(config.predictor),
             foresights: Vec::new(),
             prefetches: KeyMap::default(),
             locations: Locations::new(LOCATIONS_MAX),

@@ -137,6 +137,7 @@ impl Cluster {
                     shards: 1,
                     roles,
                     keys: keys.clone(),
+                    predictor: Default::default(),
                     seed: index as u64,
                 },
                 Arc::clone(&map),

@@ -16,6 +16,7 @@ use trunkline_wire::id::ShardId;
 
 use super::ports::Ports;
 use super::{MakeDriver, Shared, StartError, lock};
+use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::mesh::{MeshPort, Order};
 use crate::shard::{Shard, ShardConfig};
@@ -23,7 +24,7 @@ use crate::shard::{Shard, ShardConfig};
 /// Starts a thread for each processor; when this returns, all of them listen.
 pub(super) fn start_shards<D: Driver + 'static>(
     bounds: &Options,
-    direct_links_max: u32,
+    config: &Config,
     shared: &Arc<Shared>,
     make: MakeDriver<D>,
     mesh_ports: Vec<MeshPort<D>>,
@@ -41,7 +42,8 @@ pub(super) fn start_shards<D: Driver + 'static>(
             roles: shared.roles,
             keys: shared.keys.clone(),
             token_key: token_key.clone(),
-            direct_links_max,
+            direct_links_max: config.limits.direct_links_max,
+            predictor: config.node.predictor,
             seed: u64::from_le_bytes(random_bytes()),
             entropy: Entropy::System,
             gates: Arc::clone(&shared.gates),

@@ -47,6 +47,7 @@ fn pair(sockets_max: u32) -> Pair {
             keys: keys.clone(),
             token_key: None,
             direct_links_max: 1,
+            predictor: Default::default(),
             seed: 1,
             entropy: Entropy::seeded(1),
             gates: Arc::clone(&gates),

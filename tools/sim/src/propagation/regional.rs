@@ -98,6 +98,7 @@ impl<'a> Cluster<'a> {
                 shards: 1,
                 roles: roles(index, plan.servers),
                 keys: keys.clone(),
+                predictor: Default::default(),
                 seed: plan.seed.wrapping_add(index as u64),
             };
             Host {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use trunkline_net::backend::Backend;
-use trunkline_node::config::{Config, CoreList};
+use trunkline_node::config::{Config, CoreList, Mode};
 use trunkline_node::run::Node;
 use trunkline_wire::control::Roles;
 
@@ -44,6 +44,9 @@ pub struct Args {
     /// How its threads reach the kernel: auto, uring or epoll. With auto, uring if it passes its self-test.
     #[arg(long, env = "TRUNKLINE_BACKEND")]
     backend: Option<Backend>,
+    /// Whether it foresees whom its devices write to next, and makes the way ready: on or off. Off, it dials no link for messages.
+    #[arg(long, env = "TRUNKLINE_PREDICTOR", value_name = "on|off")]
+    predictor: Option<Mode>,
     /// The cluster secret's file.
     #[arg(long, env = "TRUNKLINE_SECRET_FILE")]
     secret_file: Option<PathBuf>,
@@ -109,6 +112,7 @@ impl Args {
         set(&mut node.control, &self.control);
         set_some(&mut node.cores, &self.cores);
         set(&mut node.backend, &self.backend);
+        set(&mut node.predictor, &self.predictor);
         set_some(&mut node.secret_file, &self.secret_file);
         set_some(&mut node.token_key_file, &self.token_key_file);
         node.accept_lineage |= self.accept_lineage;
