@@ -9,6 +9,7 @@ pub mod model;
 mod network;
 pub mod plot;
 mod policy;
+pub mod schedule;
 mod trace;
 
 pub use crate::policy::Policy;

@@ -1,18 +1,17 @@
 //! The model that a trace is played through.
 //!
-//! - There are so many connection servers. A device attaches at a random one 10 s before its first appearance; a sender that last sent more
-//!   than 1,800 s ago attaches at a random one anew 2 s before its next message. Which ones is a matter of the seed alone.
+//! - There are so many connection servers, and who is attached to which when is a matter of the trace and a seed alone: [`crate::schedule`].
 //! - Dials act at once. Links are per pair of nodes and serve both ways; a node has at most so many, and either end's eviction drops the link.
 //! - Messages within one node don't count.
 //! - A policy sees its node's own traffic, the attaching devices' histories, and locations that it asks for at that moment.
 //!
 //! A message is a hit if the link between its two nodes is up when it's sent. A miss costs one, a dial a tenth.
 
-use fastrand::Rng;
 use serde::Serialize;
 
 use crate::network::Network;
 use crate::policy::{Policy, Rules};
+use crate::schedule::{Act, Step, schedule};
 use crate::trace::Trace;
 
 /// What is played.
@@ -69,13 +68,6 @@ impl Summary {
 /// What a dial costs, where a miss costs one.
 pub const DIAL_COST: f64 = 0.1;
 
-/// A device attaches so long before its first appearance.
-const FIRST_ATTACH_SECONDS: u64 = 10;
-/// A sender that was silent for longer attaches anew,
-const SILENT_SECONDS: u64 = 1_800;
-/// so long before its next message.
-const ATTACH_SECONDS: u64 = 2;
-
 /// What the policy decides about.
 pub(crate) struct World {
     /// Which node each device is at; none before it appears.
@@ -85,15 +77,38 @@ pub(crate) struct World {
     pub(crate) sessions: u64,
 }
 
+/// How a message found its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Event {
-    Attach { device: usize },
-    Message { index: usize },
+pub enum Verdict {
+    /// Sender and recipient are at one node.
+    Local,
+    /// They are at two.
+    Remote {
+        /// Whether there was a link.
+        link: Readiness,
+        /// Whether the sender's node knew where the recipient was.
+        known: bool,
+    },
+}
+
+/// Whether a link was ready for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// There was none.
+    None,
+    /// It had been dialled in the message's own second: in the model it's there at once, in a network perhaps not.
+    New,
+    /// It had been there before.
+    Ready,
 }
 
 /// Plays the trace.
 pub fn run(trace: &Trace, setup: Setup) -> Summary {
-    let mut rng = Rng::with_seed(setup.seed);
+    play(trace, setup, &mut |_, _| {})
+}
+
+/// Plays the trace, and tells of every message, in order, how it found its way.
+pub fn play(trace: &Trace, setup: Setup, tell: &mut dyn FnMut(usize, Verdict)) -> Summary {
     let mut world = World {
         places: vec![None; trace.devices().len()],
         network: Network::new(setup.nodes),
@@ -101,23 +116,28 @@ pub fn run(trace: &Trace, setup: Setup) -> Summary {
     };
     let mut rules = Rules::new(&setup, trace.devices().len(), &mut world);
     let (mut messages, mut hits, mut known, mut links) = (0u64, 0u64, 0u64, 0.0);
-    for (now, event) in events(trace) {
-        match event {
-            Event::Attach { device } => {
-                let node = rng.usize(..setup.nodes);
+    for Step { at: now, act } in schedule(trace, setup.nodes, setup.seed) {
+        world.network.turn_to(now);
+        match act {
+            Act::Attach { device, node, .. } => {
                 let left = world.places[device].replace(node);
                 world.sessions += 1;
                 rules.attached(now, device, left, &mut world);
             }
-            Event::Message { index } => {
+            Act::Message { index, .. } => {
                 let (sender, recipient) = trace.messages()[index];
                 let [from, to] = [sender, recipient].map(|device| world.places[device].expect("it has appeared"));
-                if from != to {
+                let verdict = if from == to {
+                    Verdict::Local
+                } else {
+                    let (link, is_known) = (world.network.carry(from, to), rules.knows(from, recipient, to));
                     messages += 1;
-                    known += u64::from(rules.knows(from, recipient, to));
-                    hits += u64::from(world.network.carry(from, to));
+                    known += u64::from(is_known);
+                    hits += u64::from(link != Readiness::None);
                     links += world.network.links_mean();
-                }
+                    Verdict::Remote { link, known: is_known }
+                };
+                tell(index, verdict);
                 rules.message(now, sender, recipient, &mut world);
             }
         }
@@ -134,29 +154,6 @@ pub fn run(trace: &Trace, setup: Setup) -> Summary {
         links_max: world.network.links_max(),
         cost: 1.0 - hit + DIAL_COST * dials_per_message,
     }
-}
-
-/// All that happens, in the order of time; who attaches at a message's second is there before it.
-fn events(trace: &Trace) -> Vec<(u64, Event)> {
-    let mut events = Vec::new();
-    let mut last_sent: Vec<Option<u64>> = vec![None; trace.devices().len()];
-    let mut appeared = vec![false; trace.devices().len()];
-    for (index, (&(sender, recipient), &at)) in trace.messages().iter().zip(trace.times()).enumerate() {
-        for device in [sender, recipient] {
-            if !std::mem::replace(&mut appeared[device], true) {
-                let event = Event::Attach { device };
-                events.push((at.saturating_sub(FIRST_ATTACH_SECONDS), event));
-            }
-        }
-        if last_sent[sender].is_some_and(|last| at - last > SILENT_SECONDS) {
-            let event = Event::Attach { device: sender };
-            events.push((at.saturating_sub(ATTACH_SECONDS), event));
-        }
-        last_sent[sender] = Some(at);
-        events.push((at, Event::Message { index }));
-    }
-    events.sort_by_key(|&(at, event)| (at, matches!(event, Event::Message { .. })));
-    events
 }
 
 #[cfg(test)]

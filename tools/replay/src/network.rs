@@ -1,12 +1,19 @@
 //! The links of the model: per pair of nodes, both ways. Counts what they cost.
 
+use crate::model::Readiness;
+
 /// Which nodes are linked.
 #[derive(Debug)]
 pub(crate) struct Network {
     nodes: usize,
     /// By pair, the lower node first.
     links: Vec<Link>,
+    /// By pair: in which second it was dialled last, counted from 1 on in those that something happens in.
+    dialled: Vec<u32>,
+    second: (u64, u32),
     degrees: Vec<usize>,
+    /// Links that are up.
+    up: usize,
     dials: u64,
     wasted: u64,
     links_max: usize,
@@ -24,10 +31,20 @@ impl Network {
         Network {
             nodes,
             links: vec![Link::None; nodes * nodes],
+            dialled: vec![0; nodes * nodes],
+            second: (0, 0),
             degrees: vec![0; nodes],
+            up: 0,
             dials: 0,
             wasted: 0,
             links_max: 0,
+        }
+    }
+
+    /// Time has come to `now`, and never goes back.
+    pub(crate) fn turn_to(&mut self, now: u64) {
+        if self.second.0 != now || self.second.1 == 0 {
+            self.second = (now, self.second.1 + 1);
         }
     }
 
@@ -52,7 +69,7 @@ impl Network {
 
     /// How many links a node has, on average.
     pub(crate) fn links_mean(&self) -> f64 {
-        self.degrees.iter().sum::<usize>() as f64 / self.nodes as f64
+        (2 * self.up) as f64 / self.nodes as f64
     }
 
     /// A dial that was refused by the other side.
@@ -65,6 +82,8 @@ impl Network {
         assert!(a != b && !self.is_linked(a, b), "nodes {a} and {b} need no dial");
         let place = self.place(a, b);
         self.links[place] = Link::Unused;
+        self.dialled[place] = self.second.1;
+        self.up += 1;
         self.dials += 1;
         for node in [a, b] {
             self.degrees[node] += 1;
@@ -79,19 +98,24 @@ impl Network {
             Link::Unused => self.wasted += 1,
             Link::Used => {}
         }
+        self.up -= 1;
         for node in [a, b] {
             self.degrees[node] -= 1;
         }
     }
 
-    /// A message goes from `a` to `b`; returns whether over a link.
-    pub(crate) fn carry(&mut self, a: usize, b: usize) -> bool {
+    /// A message goes from `a` to `b`; returns whether there was a link for it.
+    pub(crate) fn carry(&mut self, a: usize, b: usize) -> Readiness {
         let place = self.place(a, b);
         match self.links[place] {
-            Link::None => false,
+            Link::None => Readiness::None,
             Link::Unused | Link::Used => {
                 self.links[place] = Link::Used;
-                true
+                if self.dialled[place] == self.second.1 {
+                    Readiness::New
+                } else {
+                    Readiness::Ready
+                }
             }
         }
     }

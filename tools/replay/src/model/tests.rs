@@ -17,17 +17,17 @@ fn setup(policy: Policy) -> Setup {
 }
 
 #[test]
-fn devices_attach_before_they_appear_and_silent_senders_anew() {
-    let trace = trace("a b 1000\nb a 1001\na b 2801\na b 2900\n");
-    let attaches: Vec<(u64, usize)> = events(&trace)
-        .into_iter()
-        .filter_map(|(at, event)| match event {
-            Event::Attach { device } => Some((at, device)),
-            Event::Message { .. } => None,
-        })
-        .collect();
-    // After 1,801 s of silence anew; b, which only hears, stays.
-    assert_eq!(attaches, [(990, 0), (990, 1), (2799, 0)]);
+fn a_link_is_new_in_the_second_of_its_dial_and_ready_from_the_next_on() {
+    let trace = trace("a b 1000\na b 1000\na b 1001\n");
+    let mut links = Vec::new();
+    play(&trace, setup(Policy::Lru), &mut |index, verdict| match verdict {
+        Verdict::Remote { link, .. } => links.push((index, link)),
+        Verdict::Local => panic!("the seed puts them at two nodes"),
+    });
+    assert_eq!(
+        links,
+        [(0, Readiness::None), (1, Readiness::New), (2, Readiness::Ready)]
+    );
 }
 
 #[test]
