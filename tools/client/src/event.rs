@@ -116,6 +116,8 @@ pub enum Loss {
     Superseded(Epoch),
     /// The server does not read what is sent to it.
     NotReading,
+    /// The user named other servers.
+    Left,
 }
 
 /// What a server was awaited to do.
@@ -153,6 +155,7 @@ impl fmt::Display for Loss {
             Loss::GoAway(GoAwayReason::Shutdown) => write!(f, "the server is shutting down"),
             Loss::GoAway(GoAwayReason::Full) => write!(f, "the server is full"),
             Loss::Superseded(epoch) => write!(f, "superseded by the session {epoch}"),
+            Loss::Left => write!(f, "left for other servers"),
             Loss::NotReading => write!(f, "the server does not read what is sent to it"),
         }
     }

@@ -8,7 +8,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use slab::Slab;
 use trunkline_net::driver::{BufferGroup, Completion, Driver, ReceiveMode, Token};
@@ -148,6 +150,20 @@ impl<D: Driver> Fleet<D> {
             device.session.intend(now, recipient);
             self.carry_out(now, at);
         }
+    }
+
+    /// From now on `device`'s servers are these: it leaves the one that it is connected to, and connects with the next [`Fleet::turn`]. See
+    /// [`Session::use_servers`].
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn use_servers(&mut self, device: DeviceIndex, servers: Arc<[SocketAddr]>) -> Result<(), OptionsError> {
+        let (now, at) = (self.driver.now(), device.0 as usize);
+        if let Some(device) = self.devices.get_mut(at) {
+            device.session.use_servers(now, servers, &mut self.outbox)?;
+            self.carry_out(now, at);
+        }
+        Ok(())
     }
 
     /// Does what is due, waits until something happens or `until` has passed, and does what is due then. With `until` in the past it

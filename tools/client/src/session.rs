@@ -21,6 +21,7 @@
 //!   again, and is acknowledged then.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -166,6 +167,42 @@ impl Session {
         if !self.is_stopped() && self.hints.take(now, recipient) {
             self.counts.hints_replaced += 1;
         }
+    }
+
+    /// From now on the servers are these: a connection ends, and another begins at once, with one of them. For who comes into another
+    /// network, or is told where to go.
+    ///
+    /// # Errors
+    /// If there is none. Then nothing changes.
+    pub fn use_servers(
+        &mut self,
+        now: Instant,
+        servers: Arc<[SocketAddr]>,
+        out: &mut Outbox,
+    ) -> Result<(), OptionsError> {
+        if servers.is_empty() {
+            return Err(OptionsError::NoServers);
+        }
+        let left = self.server();
+        self.server = self.random.usize(..servers.len());
+        self.options.servers = servers;
+        let waits = State::Waiting { until: now };
+        match self.state {
+            State::Stopped => {}
+            State::Waiting { .. } => self.state = waits,
+            State::Connecting { .. } | State::AwaitWelcome { .. } | State::Open(_) => {
+                if matches!(self.state, State::AwaitWelcome { .. }) {
+                    self.unanswered = self.unanswered.saturating_add(1);
+                }
+                out.events.push(Event::Disconnected {
+                    server: left,
+                    reason: Loss::Left,
+                    retry_in: Duration::ZERO,
+                });
+                self.end_connection(now, waits, out);
+            }
+        }
+        Ok(())
     }
 
     /// Something happened.

@@ -849,3 +849,32 @@ fn a_hint_beyond_the_rate_comes_when_it_has_its_turn() {
     let counts = h.session.counts();
     assert_eq!((counts.hints, counts.hints_replaced), (5, 5));
 }
+
+#[test]
+fn who_is_told_of_other_servers_leaves_at_once_and_takes_its_messages_and_its_epoch_along() {
+    let mut h = Harness::open();
+    h.send("bob");
+    let there = SocketAddr::from(([127, 0, 0, 2], 1));
+    let mut out = Outbox::default();
+    assert_eq!(
+        h.session.use_servers(h.now, [].into(), &mut out),
+        Err(OptionsError::NoServers)
+    );
+    assert!(h.session.is_open() && out.events.is_empty());
+    h.session.use_servers(h.now, [there].into(), &mut out).unwrap();
+    assert_eq!(out.command, Some(Command::Close));
+    assert!(matches!(
+        out.events[..],
+        [Event::Disconnected { reason: Loss::Left, .. }]
+    ));
+    h.next();
+    assert_eq!(h.command, Some(Command::Connect(there)));
+    assert_eq!(h.reach_hello(), [Said::Hello(epoch(100))]);
+    assert!(matches!(h.hear(welcome(101))[..], [Said::Send(..)]));
+    // While it waits to connect again, the wait is over.
+    h.lose();
+    h.session
+        .use_servers(h.now, [there].into(), &mut Outbox::default())
+        .unwrap();
+    assert_eq!(h.session.deadline(), h.now);
+}
