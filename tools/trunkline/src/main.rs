@@ -7,6 +7,7 @@ mod cluster;
 mod commands;
 mod control_http;
 mod control_plane;
+mod detour;
 mod http;
 mod output;
 mod processes;

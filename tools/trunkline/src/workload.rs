@@ -3,6 +3,7 @@
 //! Used by `demo` and `replay`: every message is confirmed, carries its own number, and is checked where it arrives.
 
 mod ledger;
+mod timed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use trunkline_client::{
-    DeviceId, DeviceIndex, DeviceOptions, Event, Fleet, Guarantee, Instance, MessageId, SendError, TtlMs,
+    DeviceId, DeviceIndex, DeviceOptions, Event, Fleet, Guarantee, Instance, Loss, MessageId, SendError, TtlMs, Way,
 };
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::EpollDriver;
 use trunkline_wire::auth::random_bytes;
 
 pub use ledger::{Ledger, Summary};
+pub use timed::Deed;
 pub use trunkline_replay::Trace;
 
 /// When a message is sent.
@@ -50,6 +52,7 @@ const STEP_AT_RATE: Duration = Duration::from_micros(500);
 /// Devices that are connected, and what was counted of their messages.
 pub struct Run {
     fleet: Fleet<EpollDriver>,
+    servers: Arc<[SocketAddr]>,
     devices: BTreeMap<DeviceId, DeviceIndex>,
     names: BTreeMap<DeviceIndex, DeviceId>,
     ledger: Ledger,
@@ -61,6 +64,8 @@ pub struct Run {
 pub struct Door {
     /// Device ports of connection servers.
     pub servers: Vec<SocketAddr>,
+    /// Which of these each device begins at, by its place in the trace; empty: at a random one, and any other if that fails.
+    pub places: Vec<usize>,
     /// Signs the devices' tokens, where the servers ask for them.
     pub token_key: Option<trunkline_wire::auth::Secret>,
 }
@@ -80,8 +85,12 @@ impl Run {
         let instance = Instance(u64::from_le_bytes(random_bytes()));
         let mut devices = BTreeMap::new();
         let mut names = BTreeMap::new();
-        for device in trace.devices() {
-            let mut options = DeviceOptions::new(Arc::clone(&servers), device.clone(), instance);
+        for (at, device) in trace.devices().iter().enumerate() {
+            let choice = match door.places.get(at) {
+                Some(&place) => [servers[place]].into(),
+                None => Arc::clone(&servers),
+            };
+            let mut options = DeviceOptions::new(choice, device.clone(), instance);
             if let Some(key) = &door.token_key {
                 let expiry = crate::clock::unix_seconds() + 24 * 3600;
                 let token = trunkline_wire::auth::DeviceToken::sign(key, device.borrow(), expiry);
@@ -93,6 +102,7 @@ impl Run {
         }
         let mut run = Run {
             fleet,
+            servers,
             devices,
             names,
             ledger: Ledger::default(),
@@ -204,6 +214,11 @@ impl Run {
         }
     }
 
+    /// How a message came to its recipient, and how long it took until the report; nothing if it didn't.
+    pub fn delivery(&self, index: usize) -> Option<(Way, Duration)> {
+        self.ledger.delivery(index)
+    }
+
     fn turn(&mut self, step: Duration) -> anyhow::Result<()> {
         let until = self.fleet.driver().now() + step;
         self.fleet.turn(Some(until)).context("the devices' sockets")
@@ -221,6 +236,8 @@ impl Run {
                     });
                     self.ledger.report(index, &report);
                 }
+                // It was told to.
+                Event::Disconnected { reason: Loss::Left, .. } => {}
                 Event::Disconnected { .. } => self.ledger.disconnected(),
                 Event::Welcomed(_) | Event::Stopped { .. } => {}
             }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Place, assert_one_line_error, run};
+use support::{Place, assert_one_line_error, last_json, run};
 
 /// Each writes once a day to one other of its own.
 fn trace() -> String {
@@ -84,5 +84,110 @@ fn what_cannot_be_played_is_one_line_that_says_why() {
     ] {
         let file = place.write("bad.txt", text);
         assert_one_line_error(&run(["replay", &file, "--nodes", "4"]), &[says]);
+    }
+}
+
+/// Some send every few minutes, to each other; the others come back after more than half an hour, and write to one of them, mostly
+/// the same. Five hours of it.
+fn idle_spells() -> String {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut messages = Vec::new();
+    for busy in 0..8u64 {
+        let mut at = 1_000_000 + rng.u64(0..600);
+        while at < 1_018_000 {
+            messages.push((at, format!("busy-{busy}"), format!("busy-{}", (busy + 1) % 8)));
+            at += rng.u64(300..900);
+        }
+    }
+    for idler in 0..24u64 {
+        let mut at = 1_000_000 + rng.u64(0..3_000);
+        while at < 1_018_000 {
+            let partner = (idler + if rng.u8(0..4) == 0 { 3 } else { 0 }) % 8;
+            let (idler, partner) = (format!("idler-{idler}"), format!("busy-{partner}"));
+            messages.push((at, idler.clone(), partner.clone()));
+            messages.push((at + 30, partner, idler));
+            at += rng.u64(2_000..4_000);
+        }
+    }
+    messages.sort();
+    let lines = messages.into_iter().map(|(at, from, to)| format!("{from} {to} {at}\n"));
+    lines.collect()
+}
+
+/// In a cluster of processes, with links that take 50 ms to open, and ways to a region's instances that take 20 ms longer than others.
+fn play_in_a_cluster(more: &[&str]) -> serde_json::Value {
+    let place = Place::new();
+    let file = place.write("trace.txt", &idle_spells());
+    let mut arguments = vec![
+        "replay",
+        &file,
+        "--cluster",
+        "--start",
+        "4",
+        "--speed",
+        "1800",
+        "--json",
+    ];
+    arguments.extend(["--link-open", "50ms", "--way", "1ms", "--way-to-region", "20ms"]);
+    arguments.extend(more);
+    let output = run(&arguments);
+    assert!(output.status.success(), "{output:?}");
+    last_json(&output)
+}
+
+#[test]
+fn after_a_hint_first_messages_go_direct_and_take_a_fifth_of_the_time() {
+    let figures = play_in_a_cluster(&["--hints"]);
+    let [none, predictor] = [0, 1].map(|at| &figures["runs"][at]);
+    assert_eq!(
+        (&none["policy"], &predictor["policy"]),
+        (&"none".into(), &"predictor".into())
+    );
+    for run in [none, predictor] {
+        assert_eq!(run["all"]["delivered"], run["all"]["messages"], "{run}");
+    }
+    assert_eq!(
+        (&none["direct"]["messages"], &none["dials_per_message"]),
+        (&0.into(), &0.0.into())
+    );
+    let first = &predictor["first_after_idle"];
+    let [hits, direct] = ["model_hits", "model_hits_direct"].map(|name| first[name].as_f64().unwrap());
+    assert!(hits > 50.0 && direct >= 0.9 * hits, "{predictor}");
+    assert!(figures["first_latency_gain"].as_f64().unwrap() >= 5.0, "{figures}");
+}
+
+#[test]
+fn what_a_cluster_cannot_be_played_with_is_one_line_that_says_why() {
+    let place = Place::new();
+    let file = place.write("trace.txt", &trace());
+    for (more, says) in [
+        (&["--cluster"][..], &["--server", "--start"][..]),
+        (&["--start", "4"], &["--cluster"]),
+        (&["--cluster", "--start", "1"], &["--start", "2 to 32"]),
+        (
+            &["--cluster", "--start", "4", "--speed", "3600"],
+            &["--speed", "--lead", "use 3599 at most"],
+        ),
+        (&["--cluster", "--start", "4", "--speed", "0"], &["--speed", "0.001"]),
+        (
+            &["--cluster", "--start", "4", "--policy", "lru"],
+            &["--policy lru", "predictor"],
+        ),
+        (
+            &["--cluster", "--start", "4", "--budget", "0"],
+            &["--budget", "--policy none"],
+        ),
+        (
+            &["--cluster", "--server", "127.0.0.1:1,127.0.0.1:2", "--policy", "none"],
+            &["--policy", "--start"],
+        ),
+        (&["--cluster", "--nodes", "4"], &["--nodes", "--cluster"]),
+        (
+            &["--cluster", "--start", "4", "--way", "1s"],
+            &["--way", "0ms to 1000ms"],
+        ),
+    ] {
+        let arguments = [&["replay", &file[..]], more].concat();
+        assert_one_line_error(&run(&arguments), says);
     }
 }

@@ -152,6 +152,7 @@ impl Demo {
         let mut progress = Progress::new("devices", trace.devices().len());
         let door = Door {
             servers,
+            places: Vec::new(),
             token_key: None,
         };
         let mut run = Run::connect(&door, trace, args.seed, &mut |welcomed| progress.at(welcomed))?;

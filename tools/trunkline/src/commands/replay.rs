@@ -1,5 +1,8 @@
 //! `trunkline replay`: a message trace through a running cluster, or through a model of one.
 
+mod cluster;
+mod figures;
+mod ground;
 mod model;
 
 use std::net::SocketAddr;
@@ -8,25 +11,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use self::cluster::{ClusterArgs, Gate};
 use self::model::ModelArgs;
 use crate::output::Progress;
 use crate::signals::Stop;
 use crate::workload::{Door, Pace, Run, Trace, WINDOW_DEFAULT};
 
-/// Plays a message trace: through a running cluster, as fast as reports come back; or, with --nodes, --budget or --policy, through a
-/// model of one, in the trace's own time.
+/// Plays a message trace: through a running cluster, as fast as reports come back; with --cluster, through a real one by the clock; or, with
+/// --nodes, --budget or --policy, through a model of one, in the trace's own time.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trunkline replay messages.txt
   trunkline replay messages.txt --server 10.0.0.1:7400,10.0.0.2:7400 --json
   trunkline replay messages.txt --nodes 64 --budget 8 --policy predictor --seed 1 --json
   trunkline replay messages.txt --nodes 64 --plot policies.svg
+  trunkline replay messages.txt --cluster --speed 60 --server 10.0.0.2:7400,10.0.0.3:7400 --http 10.0.0.2:7480,10.0.0.3:7480
+  trunkline replay messages.txt --cluster --start 4 --speed 600 --link-open 50ms --way 1ms --way-to-region 20ms
 
 A trace has one message a line: sender recipient unix_seconds, in the order of time.
 
 The model says how often the link to the recipient's server was there before the message (hit), whether the recipient's place was
 known (location_known), and what that took: dials_per_message, wasted_dials (whose link never carried a message), links_mean and
-links_max of a node, and cost = (1 - hit) + 0.1 x dials_per_message.")]
+links_max of a node, and cost = (1 - hit) + 0.1 x dials_per_message.
+
+With --cluster, hit is the share of messages between two servers that went direct. Whoever was silent for half an hour of the trace comes
+back at another server; of its first message (first) it is also said what the model says of it. What the servers count while others use
+them too is counted in.")]
 pub struct Args {
     /// The trace.
     #[arg(value_name = "TRACE", required_unless_present = "trace_file")]
@@ -55,6 +65,8 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -77,17 +89,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .or(args.trace_file.as_deref())
         .expect("one of the two is required");
     let trace = Trace::read(path)?;
-    if args.model.is_asked() {
+    if args.model.is_asked() && !args.cluster.is_asked() {
         return self::model::run(&args.model, &trace, args.seed, args.json);
     }
-    let stop = Stop::listen()?;
     let token_key = args
         .token_key_file
         .as_deref()
         .map(|path| super::secret("--token-key-file", path))
         .transpose()?;
+    if args.cluster.is_asked() {
+        let gate = Gate {
+            servers: args.servers.clone(),
+            token_key,
+        };
+        return self::cluster::run(&args.cluster, &args.model, gate, &trace, args.seed, args.json);
+    }
+    let stop = Stop::listen()?;
     let door = Door {
         servers: args.servers.clone(),
+        places: Vec::new(),
         token_key,
     };
     let mut progress = Progress::new("devices", trace.devices().len());

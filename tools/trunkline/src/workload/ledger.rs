@@ -32,6 +32,8 @@ struct Fate {
     shown: u32,
     reports: u32,
     delivered: bool,
+    /// Of one that was delivered: which way it took, and how long until the report.
+    way: Option<(Way, Duration)>,
 }
 
 impl Default for Ledger {
@@ -137,10 +139,16 @@ impl Ledger {
         self.reported += 1;
         *self.outcomes.entry(report.outcome.name()).or_default() += 1;
         if fate.delivered {
+            fate.way = Some((report.way, report.latency));
             *self.ways.entry(report.way.name()).or_default() += 1;
             let us = (report.latency.as_micros() as u64).clamp(1, LATENCY_US_MAX);
             self.latency_us.record(us).expect("within the bounds");
         }
+    }
+
+    /// How a message came to its recipient, and how long it took until the report; nothing if it didn't.
+    pub fn delivery(&self, index: usize) -> Option<(Way, Duration)> {
+        self.messages.get(&index)?.way
     }
 
     /// A connection was lost.

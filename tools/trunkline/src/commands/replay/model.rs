@@ -15,20 +15,20 @@ use crate::workload::Trace;
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
     /// How many connection servers the model has [default: 64].
-    #[arg(long, value_name = "N", value_parser = nodes, conflicts_with = "token_key_file")]
+    #[arg(long, value_name = "N", value_parser = nodes, conflicts_with_all = ["token_key_file", "cluster"])]
     nodes: Option<usize>,
     /// How many links a node of the model has at most [default: 8].
     #[arg(long, value_name = "K", value_parser = budget)]
-    budget: Option<usize>,
+    pub budget: Option<usize>,
     /// Which links there are: none, lru (dial after a miss), mesh (all), predictor (what nodes run); to compare with: recency, frequency,
     /// reply, together, hour [default: predictor].
     #[arg(long)]
-    policy: Option<Policy>,
+    pub policy: Option<Policy>,
     /// Compares the policies at budgets from 1 to 32, on average over five seeds, as a table.
-    #[arg(long, conflicts_with_all = ["budget", "policy"])]
+    #[arg(long, conflicts_with_all = ["budget", "policy", "cluster"])]
     compare: bool,
     /// As --compare of none, lru, mesh and predictor, as a picture: hits and dials over the budget.
-    #[arg(long, value_name = "SVG", conflicts_with_all = ["budget", "policy"])]
+    #[arg(long, value_name = "SVG", conflicts_with_all = ["budget", "policy", "cluster"])]
     plot: Option<PathBuf>,
 }
 
@@ -141,7 +141,8 @@ fn row(summary: &Summary) -> String {
 }
 
 const NODES_DEFAULT: usize = 64;
-const BUDGET_DEFAULT: usize = 8;
+/// How many links a node has, unless told otherwise.
+pub const BUDGET_DEFAULT: usize = 8;
 /// The table of pairs has the square of it: 16 MB.
 const NODES_MAX: usize = 4_096;
 const BUDGETS: [usize; 6] = [1, 2, 4, 8, 16, 32];
