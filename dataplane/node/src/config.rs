@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use trunkline_core::admission::{AddressLimits, Rate};
-use trunkline_core::link::DIRECT_LINKS_MAX;
+pub use trunkline_core::link::DIRECT_LINKS_MAX;
 pub use trunkline_core::predictor::Mode;
 use trunkline_net::backend::Backend;
 use trunkline_wire::control::{REGIONS_PER_NODE_MAX, Roles};

@@ -7,8 +7,10 @@
 
 pub mod model;
 mod network;
+mod picture;
 pub mod plot;
 mod policy;
+pub mod scale;
 pub mod schedule;
 mod trace;
 

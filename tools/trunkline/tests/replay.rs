@@ -65,6 +65,41 @@ fn a_picture_and_a_table_compare_the_policies() {
 }
 
 #[test]
+fn a_bounded_number_of_links_is_compared_with_a_full_mesh_over_the_number_of_servers() {
+    let place = Place::new();
+    let (file, picture) = (place.write("trace.txt", &trace()), place.path("scale.svg"));
+    let arguments = [
+        "replay", &file, "--scale", "--nodes", "200", "--budget", "8", "--way", "2ms",
+    ];
+    let output = run(arguments.iter().chain(&["--plot", &picture, "--json"]));
+    assert!(output.status.success(), "{output:?}");
+    let figures = last_json(&output);
+    let sizes = figures["sizes"].as_array().unwrap();
+    let servers: Vec<u64> = sizes.iter().map(|size| size["servers"].as_u64().unwrap()).collect();
+    assert_eq!(servers, [4, 8, 16, 32, 64, 128, 200]);
+    let last = sizes.last().unwrap();
+    assert_eq!(
+        (&last["mesh"]["links_max"], &last["mesh"]["dispatch_ms_p99"]),
+        (&199.into(), &2.0.into())
+    );
+    assert!(last["predictor"]["links_max"].as_u64().unwrap() <= 8);
+    assert_eq!(
+        (&figures["mesh_fits_until"], &figures["ways"]["region_ms"]),
+        (&9.into(), &44.0.into())
+    );
+    // 300 messages are too few for 19,900 links.
+    let stops = figures["mesh_costs_more_from"].as_u64().unwrap();
+    assert!((4..200).contains(&stops), "{stops}");
+    assert!(std::fs::read_to_string(picture).unwrap().contains(">mesh</text>"));
+    let output = run(arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("wins on up to 9 servers") && text.contains(&format!("stops winning at {stops} servers")),
+        "{text}"
+    );
+}
+
+#[test]
 fn what_cannot_be_played_is_one_line_that_says_why() {
     let place = Place::new();
     let good = place.write("trace.txt", &trace());

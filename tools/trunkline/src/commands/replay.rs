@@ -4,6 +4,7 @@ mod cluster;
 mod figures;
 mod ground;
 mod model;
+mod scale;
 
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
-use self::cluster::{ClusterArgs, Gate};
+use self::cluster::{ClusterArgs, Gate, WayArgs};
 use self::model::ModelArgs;
 use crate::output::Progress;
 use crate::signals::Stop;
@@ -25,6 +26,7 @@ use crate::workload::{Door, Pace, Run, Trace, WINDOW_DEFAULT};
   trunkline replay messages.txt --server 10.0.0.1:7400,10.0.0.2:7400 --json
   trunkline replay messages.txt --nodes 64 --budget 8 --policy predictor --seed 1 --json
   trunkline replay messages.txt --nodes 64 --plot policies.svg
+  trunkline replay messages.txt --scale --plot scale.svg
   trunkline replay messages.txt --cluster --speed 60 --server 10.0.0.2:7400,10.0.0.3:7400 --http 10.0.0.2:7480,10.0.0.3:7480
   trunkline replay messages.txt --cluster --start 4 --speed 600 --link-open 50ms --way 1ms --way-to-region 20ms
 
@@ -67,6 +69,8 @@ pub struct Args {
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
+    ways: WayArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -90,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         .expect("one of the two is required");
     let trace = Trace::read(path)?;
     if args.model.is_asked() && !args.cluster.is_asked() {
-        return self::model::run(&args.model, &trace, args.seed, args.json);
+        return self::model::run(&args.model, &args.ways, &trace, args.seed, args.json);
     }
     let token_key = args
         .token_key_file
@@ -102,7 +106,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             servers: args.servers.clone(),
             token_key,
         };
-        return self::cluster::run(&args.cluster, &args.model, gate, &trace, args.seed, args.json);
+        return self::cluster::run(
+            &args.cluster,
+            &args.ways,
+            &args.model,
+            gate,
+            &trace,
+            args.seed,
+            args.json,
+        );
     }
     let stop = Stop::listen()?;
     let door = Door {

@@ -21,6 +21,18 @@ use crate::output::Progress;
 use crate::signals::Stop;
 use crate::workload::{Deed, Door, Run, Trace};
 
+/// How long the ways are, in a cluster that is started, or in the model.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Ways")]
+pub struct WayArgs {
+    /// With --start or --scale: how long the way from one connection server to another takes [default: 0ms; with --scale 1ms].
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    pub way: Option<Duration>,
+    /// With --start or --scale: how much longer the way to or from an instance of a region takes [default: 0ms; with --scale 20ms].
+    #[arg(long, value_name = "TIME", value_parser = delay)]
+    pub way_to_region: Option<Duration>,
+}
+
 /// How a real cluster is played through.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Cluster")]
@@ -47,12 +59,6 @@ pub struct ClusterArgs {
     /// With --start: how long a link takes to open.
     #[arg(long, value_name = "TIME", default_value = "0ms", requires = "start", value_parser = delay)]
     link_open: Duration,
-    /// With --start: how long the way from one connection server to another takes.
-    #[arg(long, value_name = "TIME", default_value = "0ms", requires = "start", value_parser = delay)]
-    way: Duration,
-    /// With --start: how much longer the way to or from an instance of the region takes.
-    #[arg(long, value_name = "TIME", default_value = "0ms", requires = "start", value_parser = delay)]
-    way_to_region: Duration,
     /// With --start: how the nodes' threads reach the kernel: auto, uring or epoll.
     #[arg(long, env = "TRUNKLINE_BACKEND", default_value = "auto", requires = "cluster")]
     backend: Backend,
@@ -112,6 +118,7 @@ pub struct Gate {
 /// If the cluster doesn't start, or a message is lost, misdelivered or out of order.
 pub fn run(
     args: &ClusterArgs,
+    ways: &WayArgs,
     model_args: &ModelArgs,
     gate: Gate,
     trace: &Trace,
@@ -142,8 +149,8 @@ pub fn run(
                 predictor,
                 backend: args.backend,
                 open: args.link_open,
-                way: args.way,
-                way_to_region: args.way_to_region,
+                way: ways.way.unwrap_or_default(),
+                way_to_region: ways.way_to_region.unwrap_or_default(),
             })?,
             _ => Ground::running(gate.servers.clone(), args.http.clone()),
         };

@@ -1,12 +1,16 @@
 //! The trace through a model of a cluster: one policy, or a table or picture of several.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use trunkline_node::config::DIRECT_LINKS_MAX;
 use trunkline_replay::Policy;
 use trunkline_replay::model::{self, Setup, Summary};
 use trunkline_replay::plot::{self, Point};
 
+use super::cluster::WayArgs;
+use super::scale;
 use crate::output::Progress;
 use crate::workload::Trace;
 
@@ -27,15 +31,24 @@ pub struct ModelArgs {
     /// Compares the policies at budgets from 1 to 32, on average over five seeds, as a table.
     #[arg(long, conflicts_with_all = ["budget", "policy", "cluster"])]
     compare: bool,
-    /// As --compare of none, lru, mesh and predictor, as a picture: hits and dials over the budget.
-    #[arg(long, value_name = "SVG", conflicts_with_all = ["budget", "policy", "cluster"])]
+    /// Over the number of servers, from 4 to --nodes [default: 1000]: sockets, hits and latencies of a full mesh, and of the predictor with
+    /// --budget links a server [default: 64, as nodes have].
+    #[arg(long, conflicts_with_all = ["compare", "policy", "cluster"])]
+    scale: bool,
+    /// A picture: with --scale of that; else as --compare of none, lru, mesh and predictor, hits and dials over the budget.
+    #[arg(long, value_name = "SVG", conflicts_with_all = ["policy", "cluster"])]
     plot: Option<PathBuf>,
 }
 
 impl ModelArgs {
     /// Whether the model is meant, and not a cluster.
     pub fn is_asked(&self) -> bool {
-        self.nodes.is_some() || self.budget.is_some() || self.policy.is_some() || self.compare || self.plot.is_some()
+        self.nodes.is_some()
+            || self.budget.is_some()
+            || self.policy.is_some()
+            || self.compare
+            || self.scale
+            || self.plot.is_some()
     }
 }
 
@@ -58,7 +71,21 @@ fn budget(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// If the picture can't be written.
-pub fn run(args: &ModelArgs, trace: &Trace, seed: u64, json: bool) -> anyhow::Result<()> {
+pub fn run(args: &ModelArgs, ways: &WayArgs, trace: &Trace, seed: u64, json: bool) -> anyhow::Result<()> {
+    if args.scale {
+        let plan = scale::Plan {
+            servers_max: args.nodes.unwrap_or(SCALE_NODES_DEFAULT).max(5),
+            budget: args.budget.unwrap_or(DIRECT_LINKS_MAX as usize),
+            way: ways.way.unwrap_or(SCALE_WAY),
+            way_to_region: ways.way_to_region.unwrap_or(SCALE_WAY_TO_REGION),
+            seed,
+            plot: args.plot.as_deref(),
+        };
+        return scale::run(&plan, trace, json);
+    }
+    if args.plot.is_some() && args.budget.is_some() {
+        bail!("--plot: it is over all budgets; use it without --budget, or with --scale");
+    }
     let nodes = args.nodes.unwrap_or(NODES_DEFAULT);
     if trace.messages().is_empty() {
         bail!("the trace has no messages");
@@ -140,10 +167,13 @@ fn row(summary: &Summary) -> String {
     )
 }
 
+const SCALE_NODES_DEFAULT: usize = 1_000;
+const SCALE_WAY: Duration = Duration::from_millis(1);
+const SCALE_WAY_TO_REGION: Duration = Duration::from_millis(20);
 const NODES_DEFAULT: usize = 64;
 /// How many links a node has, unless told otherwise.
 pub const BUDGET_DEFAULT: usize = 8;
-/// The table of pairs has the square of it: 16 MB.
+/// The tables of pairs have the square of it: 80 MB.
 const NODES_MAX: usize = 4_096;
 const BUDGETS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 const SEEDS: u64 = 5;
