@@ -1,7 +1,7 @@
 //! A message trace: who writes to whom, in the order of time. Read from a file (`sender recipient unix_seconds` a line), or made up.
 
 use std::collections::HashMap;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use trunkline_wire::id::DeviceId;
@@ -71,16 +71,25 @@ impl Trace {
             file: file.clone(),
             error,
         };
-        let reader = std::io::BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
+        let mut reader = std::io::BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
         let mut builder = Builder::default();
         let mut last = 0;
-        for (index, line) in reader.lines().enumerate() {
-            let line = line.map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        for line in 1.. {
+            bytes.clear();
+            let mut bounded = (&mut reader).take(LINE_BYTES_MAX + 1);
+            if bounded.read_until(b'\n', &mut bytes).map_err(unreadable)? == 0 {
+                break;
+            }
             let wrong = |what: String| TraceError::Line {
                 file: file.clone(),
-                line: index + 1,
+                line,
                 what,
             };
+            if bytes.len() as u64 > LINE_BYTES_MAX {
+                return Err(wrong(format!("it is longer than {LINE_BYTES_MAX} bytes")));
+            }
+            let line = std::str::from_utf8(&bytes).map_err(|_| wrong("it is not UTF-8".into()))?;
             let fields: Vec<&str> = line.split_whitespace().collect();
             let [sender, recipient, time] = fields[..] else {
                 return Err(wrong(format!("{} fields instead of 3", fields.len())));
@@ -130,6 +139,9 @@ impl Trace {
         }
     }
 }
+
+/// Two ids, a time, and room for blanks between them: what is longer is no trace, and is not read on.
+const LINE_BYTES_MAX: u64 = 1_024;
 
 #[derive(Default)]
 struct Builder {
@@ -187,6 +199,8 @@ mod tests {
             ("a b 1\na b c d\n", ":2: 4 fields"),
             ("a b soon\n", "\"soon\" is not a time"),
             ("a b 9\na b 8\n", ":2: the time goes back from 9 to 8"),
+            ("a b -1\n", ":1: \"-1\" is not a time"),
+            ("a b 1\n\na b 2\n", ":2: 0 fields"),
             ("", "has no messages"),
         ] {
             let error = read(text).unwrap_err();
@@ -195,6 +209,12 @@ mod tests {
         }
         let long = format!("{} b 1\n", "x".repeat(65));
         assert!(read(&long).unwrap_err().contains("1 to 64 bytes"));
+        let endless = format!("a b 1\n{}", "x".repeat(5_000_000));
+        assert!(read(&endless).unwrap_err().contains(":2: it is longer than 1024 bytes"));
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"a b 1\na \xff 2\n").unwrap();
+        let error = Trace::read(file.path()).unwrap_err().to_string();
+        assert!(error.contains(":2: it is not UTF-8"), "{error}");
         assert!(
             Trace::read(Path::new("/nowhere"))
                 .unwrap_err()
