@@ -276,3 +276,64 @@ fn a_drained_server_s_devices_move_to_another_without_a_report_of_offline_and_it
     ]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn a_trace_is_played_by_the_clock_through_servers_that_run_already() {
+    let mut cluster = Cluster::start();
+    for name in ["edge-1", "edge-2", "edge-3"] {
+        cluster.node(name, &["--roles", "connection"]);
+    }
+    cluster.ready();
+    // Each comes back after 40 minutes, and sends two messages.
+    let mut text = String::new();
+    for round in 0..4 {
+        for device in 0..10 {
+            let (at, to) = (1_000_000 + round * 2_400 + device * 60, (device + 1) % 10);
+            text += &format!("d{device} d{to} {at}\nd{device} d{to} {at}\n");
+        }
+    }
+    let file = cluster.place.write("trace.txt", &text);
+    let ports = |port: &str| {
+        let edges = cluster.nodes[2..].iter().map(|node| node.address(port));
+        edges.collect::<Vec<_>>().join(",")
+    };
+    let (servers, http) = (ports("device"), ports("http"));
+    let mut arguments = vec![
+        "replay",
+        &file,
+        "--cluster",
+        "--speed",
+        "3000",
+        "--lead",
+        "200ms",
+        "--json",
+    ];
+    arguments.extend(["--server", &servers]);
+    let output = run(arguments.iter().chain(&["--http", &http]));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figures = last_json(&output);
+    let played = &figures["runs"][0];
+    assert_eq!(
+        (&figures["servers"], &played["policy"]),
+        (&3.into(), &"as it is".into())
+    );
+    assert_eq!(
+        (&played["all"]["sent"], &played["all"]["delivered"]),
+        (&80.into(), &80.into()),
+        "{played}"
+    );
+    // At the very servers that the model has them at, except while they change over.
+    let [model, remote] = [&figures["model"], played].map(|of| of["messages"].as_u64().unwrap());
+    assert_eq!(model, remote);
+    let ways = &played["all"]["ways"];
+    let local = ways["local"].as_u64().unwrap();
+    assert!(
+        local.abs_diff(80 - remote) <= 4,
+        "{local} local, {remote} in the model not: {ways}"
+    );
+    assert!(played["first_after_idle"]["messages"].as_u64().unwrap() > 10);
+    assert!(played["location_known"].as_f64().unwrap() > 0.0 && !played["dials_per_message"].is_null());
+    // Without their HTTP ports it isn't known what they count.
+    let without = last_json(&run(&arguments));
+    assert!(without["runs"][0]["dials_per_message"].is_null(), "{without}");
+}
