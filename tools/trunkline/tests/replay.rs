@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::{Mutex, PoisonError};
+
 use support::{Place, assert_one_line_error, last_json, run};
 
 /// Each writes once a day to one other of its own.
@@ -122,26 +124,32 @@ fn what_cannot_be_played_is_one_line_that_says_why() {
     }
 }
 
-/// Some send every few minutes, to each other; the others come back after more than half an hour, and write to one of them, mostly
-/// the same. Five hours of it.
-fn idle_spells() -> String {
+/// Some send every few minutes, to each other; the others write to two of them, come back after more than half an hour, and write to one
+/// of the two, mostly the same. So many hours of it. Whom nobody has written to before nobody can foresee: there is nobody new in it.
+fn idle_spells(hours: u64) -> String {
     let mut rng = fastrand::Rng::with_seed(11);
-    let mut messages = Vec::new();
+    let (mut messages, end) = (Vec::new(), START + hours * 3_600);
     for busy in 0..8u64 {
-        let mut at = 1_000_000 + rng.u64(0..600);
-        while at < 1_018_000 {
+        let mut at = START + rng.u64(0..600);
+        while at < end {
             messages.push((at, format!("busy-{busy}"), format!("busy-{}", (busy + 1) % 8)));
             at += rng.u64(300..900);
         }
     }
     for idler in 0..24u64 {
-        let mut at = 1_000_000 + rng.u64(0..3_000);
-        while at < 1_018_000 {
-            let partner = (idler + if rng.u8(0..4) == 0 { 3 } else { 0 }) % 8;
-            let (idler, partner) = (format!("idler-{idler}"), format!("busy-{partner}"));
-            messages.push((at, idler.clone(), partner.clone()));
-            messages.push((at + 30, partner, idler));
+        let mut at = START + rng.u64(0..3_000);
+        let (usual, other) = (idler % 8, (idler + 3) % 8);
+        let idler = format!("idler-{idler}");
+        for partner in [usual, other] {
+            messages.push((at, idler.clone(), format!("busy-{partner}")));
+            at += 60;
+        }
+        while at < end {
             at += rng.u64(2_000..4_000);
+            let partner = if rng.u8(0..4) == 0 { other } else { usual };
+            let partner = format!("busy-{partner}");
+            messages.push((at, idler.clone(), partner.clone()));
+            messages.push((at + 30, partner, idler.clone()));
         }
     }
     messages.sort();
@@ -149,10 +157,17 @@ fn idle_spells() -> String {
     lines.collect()
 }
 
-/// In a cluster of processes, with links that take 50 ms to open, and ways to a region's instances that take 20 ms longer than others.
-fn play_in_a_cluster(more: &[&str]) -> serde_json::Value {
+const START: u64 = 1_000_000;
+
+/// In a cluster of processes, with links that take 50 ms to open, and ways to a region's instances that take 20 ms longer than others: nine
+/// of ten first messages after an idle spell that the model calls hits go direct, and take a fifth of the time that they take
+/// without a predictor, which dials nothing for them.
+fn assert_first_messages_go_direct(hours: u64, more: &[&str]) {
+    // What is told by the clock is not to be told while another cluster has the processors.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
-    let file = place.write("trace.txt", &idle_spells());
+    let file = place.write("trace.txt", &idle_spells(hours));
     let mut arguments = vec![
         "replay",
         &file,
@@ -160,19 +175,16 @@ fn play_in_a_cluster(more: &[&str]) -> serde_json::Value {
         "--start",
         "4",
         "--speed",
-        "1800",
+        "900",
+        "--lead",
+        "1500ms",
         "--json",
     ];
     arguments.extend(["--link-open", "50ms", "--way", "1ms", "--way-to-region", "20ms"]);
     arguments.extend(more);
     let output = run(&arguments);
     assert!(output.status.success(), "{output:?}");
-    last_json(&output)
-}
-
-#[test]
-fn after_a_hint_first_messages_go_direct_and_take_a_fifth_of_the_time() {
-    let figures = play_in_a_cluster(&["--hints"]);
+    let figures = last_json(&output);
     let [none, predictor] = [0, 1].map(|at| &figures["runs"][at]);
     assert_eq!(
         (&none["policy"], &predictor["policy"]),
@@ -187,8 +199,19 @@ fn after_a_hint_first_messages_go_direct_and_take_a_fifth_of_the_time() {
     );
     let first = &predictor["first_after_idle"];
     let [hits, direct] = ["model_hits", "model_hits_direct"].map(|name| first[name].as_f64().unwrap());
-    assert!(hits > 50.0 && direct >= 0.9 * hits, "{predictor}");
+    assert!(hits > 20.0 && direct >= 0.9 * hits, "{predictor}");
     assert!(figures["first_latency_gain"].as_f64().unwrap() >= 5.0, "{figures}");
+}
+
+#[test]
+fn after_a_hint_first_messages_go_direct_and_take_a_fifth_of_the_time() {
+    assert_first_messages_go_direct(2, &["--hints"]);
+}
+
+#[test]
+#[ignore = "until what is known of a device follows it to other servers"]
+fn first_messages_after_an_idle_spell_go_direct_and_take_a_fifth_of_the_time() {
+    assert_first_messages_go_direct(5, &[]);
 }
 
 #[test]
