@@ -238,8 +238,12 @@ impl Run {
                 }
                 // It was told to.
                 Event::Disconnected { reason: Loss::Left, .. } => {}
-                Event::Disconnected { .. } => self.ledger.disconnected(),
-                Event::Welcomed(_) | Event::Stopped { .. } => {}
+                Event::Disconnected { server, reason, .. } => {
+                    tracing::info!(device = %self.names[&device], %server, %reason, "disconnected");
+                    self.ledger.disconnected();
+                }
+                Event::Stopped { reason } => tracing::warn!(device = %self.names[&device], %reason, "stopped"),
+                Event::Welcomed(_) => {}
             }
         }
     }
