@@ -139,6 +139,12 @@ pub fn run(
     };
     let mut forecast = Vec::new();
     let model = model::play(trace, setup, &mut |_, verdict| forecast.push(verdict));
+    let game = Game {
+        trace,
+        timetable,
+        forecast,
+        seed,
+    };
     let stop = Stop::listen()?;
     let mut all = Vec::new();
     for policy in policies {
@@ -161,10 +167,10 @@ pub fn run(
         };
         let door = Door {
             servers: ground.devices.clone(),
-            places: timetable.places.clone(),
+            places: game.timetable.places.clone(),
             token_key: gate.token_key.clone(),
         };
-        let figures = play(name, &ground, &door, trace, &timetable, &forecast, seed, &stop)?;
+        let figures = game.play(name, &ground, &door, &stop)?;
         ground.end()?;
         if !json {
             if all.is_empty() {
@@ -207,50 +213,45 @@ fn gain(all: &[Figures]) -> Option<f64> {
     Some(of("none")? / of("predictor")?)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one run, and all that it needs")]
-fn play(
-    policy: &'static str,
-    ground: &Ground,
-    door: &Door,
-    trace: &Trace,
-    timetable: &Timetable,
-    forecast: &[Verdict],
+/// What is played, whatever the policy.
+struct Game<'a> {
+    trace: &'a Trace,
+    timetable: Timetable,
+    /// What the model says of each message.
+    forecast: Vec<Verdict>,
     seed: u64,
-    stop: &Stop,
-) -> anyhow::Result<Figures> {
-    let mut progress = Progress::new("devices", trace.devices().len());
-    let mut run = Run::connect(door, trace, seed, &mut |welcomed| progress.at(welcomed))?;
-    progress.end();
-    let before = ground.counts(&COUNTED)?;
-    let mut progress = Progress::new("messages", trace.messages().len());
-    let summary = run.keep_to(trace, &timetable.deeds, &mut |summary| {
-        progress.at(summary.reported as usize);
-        if stop.is_asked() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+}
+
+impl Game<'_> {
+    fn play(&self, policy: &'static str, ground: &Ground, door: &Door, stop: &Stop) -> anyhow::Result<Figures> {
+        let mut progress = Progress::new("devices", self.trace.devices().len());
+        let mut run = Run::connect(door, self.trace, self.seed, &mut |welcomed| progress.at(welcomed))?;
+        progress.end();
+        let before = ground.counts(&COUNTED)?;
+        let mut progress = Progress::new("messages", self.trace.messages().len());
+        let summary = run.keep_to(self.trace, &self.timetable.deeds, &mut |summary| {
+            progress.at(summary.reported as usize);
+            if stop.is_asked() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        progress.end();
+        let counts = before.zip(ground.counts(&COUNTED)?).map(|(before, after)| {
+            let both = after.iter().zip(&before);
+            both.map(|(after, before)| after.saturating_sub(*before)).collect()
+        });
+        let mut figures = Figures::new(policy, summary, counts);
+        for (index, &verdict) in self.forecast.iter().enumerate() {
+            let is_first = self.timetable.firsts.contains(&index);
+            let is_hit = matches!(verdict, Verdict::Remote { link, .. } if link != Readiness::None);
+            if verdict != Verdict::Local {
+                figures.remote(run.delivery(index), is_first, is_hit);
+            }
         }
-    })?;
-    progress.end();
-    let counts = match (before, ground.counts(&COUNTED)?) {
-        (Some(before), Some(after)) => Some(
-            after
-                .iter()
-                .zip(&before)
-                .map(|(after, before)| after - before)
-                .collect(),
-        ),
-        _ => None,
-    };
-    let mut figures = Figures::new(policy, summary, counts);
-    for (index, &verdict) in forecast.iter().enumerate() {
-        let is_first = timetable.firsts.contains(&index);
-        let is_hit = matches!(verdict, Verdict::Remote { link, .. } if link != Readiness::None);
-        if verdict != Verdict::Local {
-            figures.remote(run.delivery(index), is_first, is_hit);
-        }
+        Ok(figures)
     }
-    Ok(figures)
 }
 
 /// The schedule, by the real clock.
