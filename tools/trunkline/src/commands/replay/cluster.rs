@@ -1,6 +1,7 @@
 //! The trace through a real cluster, by the clock: the same devices at the same servers as in the model, and every message held against
 //! what the model says of it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use trunkline_net::backend::Backend;
 use trunkline_node::config::Mode;
 use trunkline_replay::Policy;
-use trunkline_replay::model::{self, Readiness, Setup, Verdict};
+use trunkline_replay::model::{self, Setup, Verdict};
 use trunkline_replay::schedule::{Act, After, SILENT_SECONDS, Step, Why, schedule};
 use trunkline_wire::auth::Secret;
 
@@ -244,10 +245,8 @@ impl Game<'_> {
         });
         let mut figures = Figures::new(policy, summary, counts);
         for (index, &verdict) in self.forecast.iter().enumerate() {
-            let is_first = self.timetable.firsts.contains(&index);
-            let is_hit = matches!(verdict, Verdict::Remote { link, .. } if link != Readiness::None);
-            if verdict != Verdict::Local {
-                figures.remote(run.delivery(index), is_first, is_hit);
+            if let Verdict::Remote { link, known } = verdict {
+                figures.remote(run.delivery(index), link, known, self.timetable.afters[index]);
             }
         }
         Ok(figures)
@@ -259,8 +258,8 @@ struct Timetable {
     /// Where each device begins.
     places: Vec<usize>,
     deeds: Vec<(Duration, Deed)>,
-    /// The messages after an idle spell.
-    firsts: std::collections::BTreeSet<usize>,
+    /// Of each message.
+    afters: Vec<After>,
 }
 
 fn timetable(args: &ClusterArgs, trace: &Trace, steps: &[Step]) -> anyhow::Result<Timetable> {
@@ -278,11 +277,11 @@ fn timetable(args: &ClusterArgs, trace: &Trace, steps: &[Step]) -> anyhow::Resul
     let mut table = Timetable {
         places: vec![0; trace.devices().len()],
         deeds: Vec::new(),
-        firsts: Default::default(),
+        afters: vec![After::Activity; trace.messages().len()],
     };
     let real = |at: u64| args.lead + Duration::from_secs_f64((at - start) as f64 / args.speed);
     // Where who comes back attaches, until its message is seen.
-    let mut backs = std::collections::BTreeMap::new();
+    let mut backs = BTreeMap::new();
     for step in steps {
         match step.act {
             Act::Attach {
@@ -307,8 +306,8 @@ fn timetable(args: &ClusterArgs, trace: &Trace, steps: &[Step]) -> anyhow::Resul
                     if args.hints {
                         table.deeds.push((due - args.lead / 2, Deed::Intend { index }));
                     }
-                    table.firsts.insert(index);
                 }
+                table.afters[index] = after;
                 table.deeds.push((due, Deed::Send { index }));
             }
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use trunkline_client::Way;
+use trunkline_replay::model::Readiness;
+use trunkline_replay::schedule::After;
 
 use crate::workload::Summary;
 
@@ -47,6 +49,10 @@ pub struct Firsts {
     hits: u64,
     /// Of these, those that went direct.
     hits_direct: u64,
+    /// Of the model's hits, those whose recipient's place was known there too.
+    foreseen: u64,
+    /// Of these, those that went direct.
+    foreseen_direct: u64,
     latencies: Latencies,
 }
 
@@ -109,9 +115,9 @@ impl Figures {
         }
     }
 
-    /// What became of a message between two servers: nothing, if it wasn't delivered. Whether it was the first after an idle spell, and
-    /// the model says that its link was ready.
-    pub fn remote(&mut self, delivery: Option<(Way, Duration)>, is_first: bool, is_hit: bool) {
+    /// What became of a message between two servers: nothing, if it wasn't delivered. What the model says of it. Whether it was the
+    /// first after an idle spell.
+    pub fn remote(&mut self, delivery: Option<(Way, Duration)>, link: Readiness, known: bool, after: After) {
         self.remote += 1;
         let is_direct = matches!(delivery, Some((Way::Direct, _)));
         if let Some((way, latency)) = delivery {
@@ -121,12 +127,16 @@ impl Figures {
                 Way::Local | Way::Unknown => {}
             }
         }
-        if is_first {
+        if after == After::Silence {
             self.first.messages += 1;
             self.first.direct += u64::from(is_direct);
-            if is_hit {
+            if link != Readiness::None {
                 self.first.hits += 1;
                 self.first.hits_direct += u64::from(is_direct);
+                if known {
+                    self.first.foreseen += 1;
+                    self.first.foreseen_direct += u64::from(is_direct);
+                }
                 if let Some((_, latency)) = delivery {
                     self.first.latencies.add(latency);
                 }
@@ -160,6 +170,8 @@ impl Figures {
             direct,
             hits,
             hits_direct,
+            foreseen,
+            foreseen_direct,
             latencies,
         } = &self.first;
         json!({
@@ -182,6 +194,8 @@ impl Figures {
                 "direct": direct,
                 "model_hits": hits,
                 "model_hits_direct": hits_direct,
+                "model_hits_known": foreseen,
+                "model_hits_known_direct": foreseen_direct,
                 "model_hits_latency": latencies.json(),
             },
             "all": self.summary.json(),
@@ -223,13 +237,17 @@ impl fmt::Display for Figures {
         let first = &self.first;
         write!(
             f,
-            "first         {} after an idle spell, {} direct; of {} that the model calls hits {} direct ({:.1} %), their p50 {:.2} ms",
+            "first         {} after an idle spell, {} direct; of {} that the model calls hits {} direct ({:.1} %), their p50 {:.2} ms; of {} \
+             whose place it knew too {} ({:.1} %)",
             first.messages,
             first.direct,
             first.hits,
             first.hits_direct,
             100.0 * share(first.hits_direct, first.hits),
-            first.latencies.at(0.5)
+            first.latencies.at(0.5),
+            first.foreseen,
+            first.foreseen_direct,
+            100.0 * share(first.foreseen_direct, first.foreseen),
         )
     }
 }
