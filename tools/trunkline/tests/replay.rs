@@ -175,9 +175,9 @@ fn assert_first_messages_go_direct(hours: u64, more: &[&str]) {
         "--start",
         "4",
         "--speed",
-        "900",
+        "1200",
         "--lead",
-        "1500ms",
+        "1s",
         "--json",
     ];
     arguments.extend(["--link-open", "50ms", "--way", "1ms", "--way-to-region", "20ms"]);
