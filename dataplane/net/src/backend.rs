@@ -26,6 +26,15 @@ pub enum Chosen {
     Epoll,
 }
 
+impl fmt::Display for Chosen {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Chosen::Uring => "uring",
+            Chosen::Epoll => "epoll",
+        })
+    }
+}
+
 /// io_uring was asked for and can't be had.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}; or use \"auto\", which falls back to epoll")]

@@ -61,6 +61,11 @@ impl<B: Bell> Doorbell<B> {
             .is_ok()
     }
 
+    /// While the driver spins: whether somebody rang since the last answer.
+    pub(crate) fn rung(&self) -> bool {
+        self.state.load(Ordering::Acquire) == RUNG
+    }
+
     /// Wakes by other means than the bell: `ring` is called if the driver sleeps, and must end that sleep.
     pub(crate) fn wake_by(&self, ring: impl FnOnce()) {
         if self.state.swap(RUNG, Ordering::AcqRel) == ASLEEP {

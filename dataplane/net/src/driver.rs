@@ -21,6 +21,7 @@
 //!   accepting resumes by itself when there is room. [`Completion::AcceptPaused`] tells of it, once per pause.
 //! - **Wake-ups.** A [`Wake::wake`] that happens before or during [`Driver::wait`] makes that wait or the next one return with
 //!   [`Completion::Woken`]; none is lost; several may fold into one. So does a [`Driver::wake`] of another driver's.
+//! - **Spinning.** A driver may look for so long as it was told to before it sleeps; all of the above holds alike.
 //! - **Hand-over.** A token with nothing armed and nothing in flight moves to another driver of the same kind: [`Driver::hand_over`] is
 //!   answered by [`Completion::HandedOver`] with a socket that the other driver's thread passes to [`Driver::adopt`].
 
@@ -153,6 +154,19 @@ pub enum Completion<S> {
     Woken,
 }
 
+/// System calls that a driver has made on messages' ways, since it was made: what its thread alone counts, with plain additions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Entries for completions or reports: io_uring_enter, epoll_wait.
+    pub enters: u64,
+    /// Reads of sockets; over io_uring none, since they are operations of an entry.
+    pub reads: u64,
+    /// Writes to sockets; over io_uring none.
+    pub writes: u64,
+    /// Waits that went to sleep: of the entries, those that could block. Waits that found something while they span are the others.
+    pub sleeps: u64,
+}
+
 /// Wakes a driver from another thread.
 pub trait Wake: Send + Sync {
     /// Makes the current or the next [`Driver::wait`] return. Cheap enough to call per batch, not per message.
@@ -240,4 +254,7 @@ pub trait Driver {
 
     /// How many sockets (listeners not counted) are open: for tests of leaks, and for metrics.
     fn open(&self) -> usize;
+
+    /// What it asked of the system so far: for metrics.
+    fn calls(&self) -> Calls;
 }

@@ -30,7 +30,7 @@ use self::socket::{Phase, Receive, Send, close_gently};
 use crate::buffers::Pools;
 use crate::clock;
 use crate::doorbell::Doorbell;
-use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
+use crate::driver::{Buffer, BufferGroup, Calls, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 use crate::ready::ReadyLists;
 use crate::slots::Slots;
 
@@ -64,7 +64,7 @@ pub struct EpollDriver {
     ready: ReadyLists,
     /// Completions that didn't come out of `wait`: of sends, closes, hand-overs, failed connects.
     queue: VecDeque<Completion<Socket>>,
-    polls: u64,
+    calls: Calls,
 }
 
 impl EpollDriver {
@@ -82,6 +82,10 @@ impl EpollDriver {
             "slots must leave a bit to the listeners"
         );
         let poll = mio::Poll::new()?;
+        #[cfg(target_os = "linux")]
+        if !options.tuning.busy_poll.is_zero() {
+            crate::kernel::poll_cards_of_epoll(&poll, options.tuning.busy_poll)?;
+        }
         let doorbell = Arc::new(Doorbell::new(mio::Waker::new(poll.registry(), DOORBELL)?));
         let pools = Pools::new(
             (options.device_buffers, options.device_buffer_bytes),
@@ -96,18 +100,18 @@ impl EpollDriver {
             pools,
             ready: ReadyLists::default(),
             queue: VecDeque::new(),
-            polls: 0,
+            calls: Calls::default(),
             options,
         })
     }
 
     /// How often the kernel was asked what is ready: for metrics, and for the test that nothing spins.
     pub fn polls(&self) -> u64 {
-        self.polls
+        self.calls.enters
     }
 
     fn set_options(&self, socket: socket2::SockRef<'_>) -> io::Result<()> {
-        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_nodelay(self.options.tuning.nodelay)?;
         self.set_buffers(socket)
     }
 
@@ -169,14 +173,31 @@ impl EpollDriver {
         (until != Instant::NEVER).then(|| until - clock::now())
     }
 
+    /// Asks the kernel what is ready; blocks for `timeout` at most, or until somebody rings.
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let blocks = timeout != Some(Duration::ZERO);
-        let timeout = if blocks && !self.doorbell.sleep() {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
-        self.polls += 1;
+        let blocks = timeout != Some(Duration::ZERO) && self.doorbell.sleep();
+        self.calls.sleeps += u64::from(blocks);
+        self.look(if blocks { timeout } else { Some(Duration::ZERO) })
+    }
+
+    /// Looks again and again for what is ready, without sleeping, for as long as it may. False if nothing came.
+    fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let most = self.options.tuning.spin;
+        let end = clock::now() + timeout.map_or(most, |timeout| timeout.min(most));
+        loop {
+            self.look(Some(Duration::ZERO))?;
+            if !self.events.is_empty() || self.doorbell.rung() {
+                return Ok(true);
+            }
+            if clock::now() >= end {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    fn look(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls.enters += 1;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.events.clear();
@@ -212,6 +233,7 @@ impl EpollDriver {
                 list_if_ready(&mut self.ready, token.slot, socket);
             }
             let writable = event.is_writable() || event.is_write_closed() || event.is_error();
+            self.calls.writes += u64::from(writable && socket.blocked());
             if let Some((bytes, result)) = writable.then(|| socket.flush()).flatten() {
                 completions.push(Completion::Sent { token, bytes, result });
                 socket.send_delivered();
@@ -240,6 +262,7 @@ impl EpollDriver {
                 if socket.wants_read() != Some(group) {
                     break;
                 }
+                self.calls.reads += 1;
                 match socket.read(token, self.pools.of_mut(group)) {
                     Some(completion) => completions.push(completion),
                     None => break,
@@ -290,6 +313,10 @@ impl Driver for EpollDriver {
         socket.set_reuse_port(true)?;
         // Accepted sockets inherit the sizes; set before `listen`, they take part in the choice of the window's scale.
         self.set_buffers((&socket).into())?;
+        #[cfg(target_os = "linux")]
+        if let Some(core) = self.options.tuning.incoming_cpu {
+            socket.set_cpu_affinity(core)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(self.options.backlog)?;
         let socket = mio::net::TcpListener::from_std(socket.into());
@@ -354,6 +381,7 @@ impl Driver for EpollDriver {
             (Phase::Open(_), Send::Idle) => {
                 socket.wrote = true;
                 socket.send = Send::Blocked { bytes, sent: 0 };
+                self.calls.writes += 1;
                 match socket.flush() {
                     Some(answer) => answer,
                     None => return,
@@ -443,7 +471,11 @@ impl Driver for EpollDriver {
         loop {
             self.deliver_queue(completions);
             let timeout = self.timeout(until, completions.len() > before);
-            self.poll(timeout)?;
+            let spins = timeout != Some(Duration::ZERO) && !self.options.tuning.spin.is_zero();
+            if !(spins && self.spin(timeout)?) {
+                // What is left of the time, after spinning.
+                self.poll(self.timeout(until, completions.len() > before))?;
+            }
             self.handle_events(completions);
             self.accept_ready(completions);
             self.read_ready(BufferGroup::Link, completions);
@@ -459,6 +491,10 @@ impl Driver for EpollDriver {
 
     fn open(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn calls(&self) -> Calls {
+        self.calls
     }
 }
 

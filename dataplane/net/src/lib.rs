@@ -6,7 +6,9 @@
 //! - [`framing`] cuts a byte stream into frames, [`outbuf`] gathers what leaves, [`table`] keeps what a caller knows of each
 //!   connection. They never call a driver.
 //!
-//! Unsafe code has one place in Trunkline, `uring`.
+//! - [`tuning`] is what an operator may have otherwise than by default, and whether the kernel takes it.
+//!
+//! Unsafe code has two places in Trunkline: `uring`, and `kernel`, three calls that no crate wraps.
 //!
 //! What bytes mean is not known here, and nothing is decided here: that is `trunkline-core`.
 
@@ -19,10 +21,13 @@ mod doorbell;
 pub mod driver;
 pub mod epoll;
 pub mod framing;
+#[cfg(target_os = "linux")]
+mod kernel;
 pub mod outbuf;
 mod ready;
 pub mod sim;
 mod slots;
 pub mod table;
+pub mod tuning;
 #[cfg(target_os = "linux")]
 pub mod uring;

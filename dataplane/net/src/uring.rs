@@ -56,7 +56,7 @@ use self::ring::{Outcome, Ring};
 use self::socket::{Dial, Phase, Receive, Send, Socket};
 use crate::clock;
 use crate::doorbell::{Bell, Doorbell};
-use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
+use crate::driver::{Buffer, BufferGroup, Calls, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 use crate::ready::ReadyLists;
 use crate::slots::Slots;
 
@@ -101,6 +101,7 @@ pub struct UringDriver {
     outcomes: Vec<Outcome>,
     /// Counts the entries of [`Driver::wait`]; wraps.
     waits: u32,
+    sleeps: u64,
     bounds: crate::epoll::Options,
 }
 
@@ -131,6 +132,9 @@ impl UringDriver {
         let places = table_size(&mut bounds)?;
         let ring = Ring::new(options.submissions, options.completions)?;
         ring.submitter().register_files_sparse(places)?;
+        if !bounds.tuning.busy_poll.is_zero() {
+            crate::kernel::poll_cards_of_uring(&ring, bounds.tuning.busy_poll)?;
+        }
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC)?;
         let doorbell = Arc::new(Doorbell::new(EventBell(bell)));
         let sink = Mapping::new(DISCARD_BYTES_MAX)?;
@@ -156,6 +160,7 @@ impl UringDriver {
             queue: VecDeque::new(),
             outcomes: Vec::new(),
             waits: 0,
+            sleeps: 0,
             bounds,
         })
     }
@@ -230,6 +235,21 @@ impl UringDriver {
         self.arm_accepts(completions);
     }
 
+    /// Looks for completions in the ring's memory, without a system call once all is submitted, for as long as it may. False if nothing
+    /// came.
+    fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        let most = self.bounds.tuning.spin;
+        let end = clock::now() + timeout.map_or(most, |timeout| timeout.min(most));
+        self.ring.enter(Some(Duration::ZERO))?;
+        while !(self.ring.has_completions() || self.ring.has_more() || self.doorbell.rung()) {
+            if clock::now() >= end {
+                return Ok(false);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(true)
+    }
+
     /// Takes everything out of the ring that is there or can be had without waiting, within bounds.
     fn drain(&mut self, completions: &mut Vec<Completion<InTransit>>) -> io::Result<()> {
         for turn in 0.. {
@@ -282,8 +302,11 @@ impl Driver for UringDriver {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         // Accepted sockets inherit these. The sizes, set before `listen`, take part in the choice of the window's scale.
-        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_nodelay(self.bounds.tuning.nodelay)?;
         self.set_buffers(&socket)?;
+        if let Some(core) = self.bounds.tuning.incoming_cpu {
+            socket.set_cpu_affinity(core)?;
+        }
         socket.bind(&address.into())?;
         socket.listen(self.bounds.backlog)?;
         let bound = socket.local_addr()?.as_socket();
@@ -304,7 +327,7 @@ impl Driver for UringDriver {
             Type::STREAM.cloexec(),
             Some(Protocol::TCP),
         )?;
-        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_nodelay(self.bounds.tuning.nodelay)?;
         self.set_buffers(&socket)?;
         let dial = Box::new(Dial {
             place: [socket.as_raw_fd()],
@@ -464,9 +487,17 @@ impl Driver for UringDriver {
             self.deliver_queue(completions);
             self.start_again(completions);
             let mut timeout = self.timeout(until, completions.len() > before);
+            if timeout != Some(Duration::ZERO) && !self.bounds.tuning.spin.is_zero() {
+                timeout = match self.spin(timeout)? {
+                    true => Some(Duration::ZERO),
+                    // What is left of the time.
+                    false => self.timeout(until, completions.len() > before),
+                };
+            }
             if timeout != Some(Duration::ZERO) && !self.doorbell.sleep() {
                 timeout = Some(Duration::ZERO);
             }
+            self.sleeps += u64::from(timeout != Some(Duration::ZERO));
             self.ring.enter(timeout)?;
             self.drain(completions)?;
             if self.doorbell.answer() {
@@ -483,6 +514,14 @@ impl Driver for UringDriver {
 
     fn open(&self) -> usize {
         self.sockets.len()
+    }
+
+    fn calls(&self) -> Calls {
+        Calls {
+            enters: self.ring.enters(),
+            sleeps: self.sleeps,
+            ..Calls::default()
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! How large an `EpollDriver` is.
+//! How large an `EpollDriver` is, and how it is tuned.
 
-/// The bounds of an [`super::EpollDriver`].
+use crate::tuning::Tuning;
+
+/// The bounds and the tuning of an [`super::EpollDriver`].
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Sockets at once, listeners not counted.
@@ -22,6 +24,8 @@ pub struct Options {
     pub send_buffer_bytes: Option<usize>,
     /// Bytes that the kernel queues for reading on a socket; its own choice if `None`.
     pub receive_buffer_bytes: Option<usize>,
+    /// Spinning, polling of network cards, options of sockets.
+    pub tuning: Tuning,
 }
 
 impl Default for Options {
@@ -37,6 +41,7 @@ impl Default for Options {
             backlog: 4096,
             send_buffer_bytes: None,
             receive_buffer_bytes: None,
+            tuning: Tuning::default(),
         }
     }
 }

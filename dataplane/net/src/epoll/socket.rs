@@ -138,6 +138,11 @@ impl Socket {
         }
     }
 
+    /// Whether part of a send waits for the kernel's room.
+    pub(super) fn blocked(&self) -> bool {
+        matches!(self.send, Send::Blocked { .. })
+    }
+
     /// The group to read for, if there is something to read and somebody wants it.
     pub(super) fn wants_read(&self) -> Option<BufferGroup> {
         match (&self.phase, self.receive) {

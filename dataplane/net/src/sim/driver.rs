@@ -14,7 +14,7 @@ use super::connection::{Outgoing, Phase, Receive, out_of_descriptors};
 use super::network::{EndId, Event, Network, Pause};
 use super::{Death, Descriptors, DriverId, SimOptions};
 use crate::buffers::Pools;
-use crate::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
+use crate::driver::{Buffer, BufferGroup, Calls, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 
 /// The sockets of one virtual thread. Made by [`super::World::driver`].
 ///
@@ -210,6 +210,11 @@ impl Driver for SimDriver {
 
     fn open(&self) -> usize {
         self.network.borrow_mut().state(self.id).sockets.len()
+    }
+
+    fn calls(&self) -> Calls {
+        // There is no system.
+        Calls::default()
     }
 }
 

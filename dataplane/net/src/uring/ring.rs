@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
@@ -37,6 +37,12 @@ pub(super) struct Ring {
     /// What had no room in the submission queue.
     overflow: VecDeque<squeue::Entry>,
     enters: u64,
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.as_raw_fd()
+    }
 }
 
 impl Ring {
@@ -152,6 +158,11 @@ impl Ring {
     pub(super) fn has_more(&mut self) -> bool {
         let submission = self.inner.submission();
         submission.taskrun() || submission.cq_overflow() || !self.overflow.is_empty()
+    }
+
+    /// Whether completions are there to be taken out.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.inner.completion().is_empty()
     }
 
     /// Takes out all completions that are there.

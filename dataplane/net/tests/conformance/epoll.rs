@@ -1,4 +1,4 @@
-//! The driver over mio.
+//! The driver over mio: the whole suite twice, the second time spinning before it sleeps.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -6,31 +6,35 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use trunkline_net::driver::Driver;
+use trunkline_net::driver::{Completion, Driver};
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_wire::time::Instant;
 
-use crate::harness::{Bounds, DEVICE_BUFFER_BYTES, Harness, LINK_BUFFER_BYTES};
+use crate::harness::{Bounds, DEVICE_BUFFER_BYTES, Harness, LINK_BUFFER_BYTES, SPIN_MICROS};
 use crate::os::{self, Mute, OsPeer};
 use crate::{cases, check, conformance};
 
-pub struct Epoll {
+/// As it runs by default.
+pub type Epoll = Polling<0>;
+
+/// Drivers that spin for so long.
+pub struct Polling<const SPIN_MICROS: u64> {
     mute: Mute,
 }
 
-impl Harness for Epoll {
+impl<const SPIN_MICROS: u64> Harness for Polling<SPIN_MICROS> {
     const NAME: &'static str = "epoll";
     const SEEDS: std::ops::Range<u64> = 1..3;
     const CONNECTIONS: usize = 100_000;
     type Driver = EpollDriver;
     type Peer = OsPeer;
 
-    fn new(_seed: u64) -> Epoll {
-        Epoll { mute: Mute::new() }
+    fn new(_seed: u64) -> Self {
+        Polling { mute: Mute::new() }
     }
 
     fn driver(&self, bounds: Bounds) -> EpollDriver {
-        let options = Options {
+        let mut options = Options {
             sockets_max: bounds.sockets_max,
             sockets_reserved: bounds.sockets_reserved,
             device_buffers: bounds.device_buffers,
@@ -43,6 +47,7 @@ impl Harness for Epoll {
             receive_buffer_bytes: Some(128 * 1024),
             ..Options::default()
         };
+        options.tuning.spin = Duration::from_micros(SPIN_MICROS);
         EpollDriver::new(options).expect("descriptors for a driver")
     }
 
@@ -68,7 +73,11 @@ impl Harness for Epoll {
     }
 
     fn looks(&self, driver: &EpollDriver) -> u64 {
-        driver.polls()
+        match SPIN_MICROS {
+            0 => driver.polls(),
+            // It looks as often as it can, as it was told to; what counts is that it doesn't go on in place of sleeping.
+            _ => driver.calls().sleeps,
+        }
     }
 
     fn patience(&self) -> Duration {
@@ -77,6 +86,49 @@ impl Harness for Epoll {
 }
 
 conformance!(Epoll);
+
+mod spinning {
+    use super::{Polling, conformance};
+    use crate::harness::SPIN_MICROS;
+
+    type Spinning = Polling<SPIN_MICROS>;
+
+    conformance!(Spinning);
+}
+
+#[test]
+fn who_spins_finds_what_comes_without_sleeping() {
+    let mut options = Options::default();
+    options.tuning.spin = Duration::from_secs(10);
+    let mut driver = EpollDriver::new(options).unwrap();
+    let (waker, (ask, asked)) = (driver.waker(), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || asked.iter().for_each(|()| waker.wake()));
+    let mut completions = Vec::new();
+    for _ in 0..100 {
+        ask.send(()).unwrap();
+        driver.wait(None, &mut completions).unwrap();
+        assert!(matches!(completions[..], [Completion::Woken]), "{completions:?}");
+        completions.clear();
+    }
+    drop(ask);
+    thread.join().unwrap();
+    assert_eq!(driver.calls().sleeps, 0);
+}
+
+#[test]
+fn who_spins_in_vain_sleeps_until_its_deadline() {
+    let mut options = Options::default();
+    options.tuning.spin = Duration::from_micros(SPIN_MICROS);
+    let mut driver = EpollDriver::new(options).unwrap();
+    let mut completions = Vec::new();
+    let until = driver.now() + Duration::from_millis(20);
+    driver.wait(Some(until), &mut completions).unwrap();
+    assert!(
+        driver.now() >= until && driver.calls().sleeps > 0,
+        "{:?}",
+        driver.calls()
+    );
+}
 
 #[test]
 fn without_descriptors_accepting_pauses_and_resumes_by_itself() {

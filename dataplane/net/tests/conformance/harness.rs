@@ -53,6 +53,9 @@ impl Default for Bounds {
 pub const DEVICE_BUFFER_BYTES: u32 = 1024;
 pub const LINK_BUFFER_BYTES: u32 = 8192;
 
+/// How long drivers spin that do: less than the suite's idle waits, so that these both spin and sleep.
+pub const SPIN_MICROS: u64 = 300;
+
 /// Makes drivers of one kind that can talk to each other, and peers that are none.
 pub trait Harness: Sized {
     /// In failures.

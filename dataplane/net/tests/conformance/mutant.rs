@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_net::driver::{Buffer, BufferGroup, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
+use trunkline_net::driver::{Buffer, BufferGroup, Calls, Completion, Driver, ListenerId, ReceiveMode, Token, Wake};
 use trunkline_wire::time::Instant;
 
 use crate::cases::streams::streams_are_byte_exact_under_short_reads_short_sends_and_slow_readers as byte_exact;
@@ -123,6 +123,10 @@ impl<D: Driver, const SPLICES: bool> Driver for Mutant<D, SPLICES> {
 
     fn open(&self) -> usize {
         self.inner.open()
+    }
+
+    fn calls(&self) -> Calls {
+        self.inner.calls()
     }
 }
 

@@ -1,5 +1,5 @@
-//! The driver over io_uring: the whole suite twice, the second time with rings so small that completions overflow all the time; and what
-//! only this driver can get wrong.
+//! The driver over io_uring: the whole suite three times, the second time with rings so small that completions overflow all the time, the
+//! third spinning before it sleeps; and what only this driver can get wrong.
 
 mod kernel;
 mod pressure;
@@ -9,27 +9,32 @@ mod transit;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use trunkline_net::driver::Driver;
+use trunkline_net::driver::{Completion, Driver};
 use trunkline_net::epoll;
 use trunkline_net::uring::{self, Options, UringDriver};
 use trunkline_wire::time::Instant;
 
-use crate::harness::{Bounds, DEVICE_BUFFER_BYTES, Harness, LINK_BUFFER_BYTES};
+use crate::harness::{Bounds, DEVICE_BUFFER_BYTES, Harness, LINK_BUFFER_BYTES, SPIN_MICROS};
 use crate::os::{self, Mute, OsPeer};
 use crate::{cases, conformance};
 
 /// As it runs in production.
-pub type Uring = Rings<1024, 16_384>;
+pub type Uring = Rings<1024, 16_384, 0>;
 
 /// Every batch overflows.
-type Tight = Rings<8, 8>;
+type Tight = Rings<8, 8, 0>;
 
-/// Drivers with rings of this size.
-pub struct Rings<const SUBMISSIONS: u32, const COMPLETIONS: u32> {
+/// Looks for a while before it sleeps, as long as the waits of this suite or not quite.
+type Spinning = Rings<1024, 16_384, SPIN_MICROS>;
+
+/// Drivers with rings of this size, that spin for so long.
+pub struct Rings<const SUBMISSIONS: u32, const COMPLETIONS: u32, const SPIN_MICROS: u64> {
     mute: Mute,
 }
 
-impl<const SUBMISSIONS: u32, const COMPLETIONS: u32> Harness for Rings<SUBMISSIONS, COMPLETIONS> {
+impl<const SUBMISSIONS: u32, const COMPLETIONS: u32, const SPIN_MICROS: u64> Harness
+    for Rings<SUBMISSIONS, COMPLETIONS, SPIN_MICROS>
+{
     const NAME: &'static str = "uring";
     const SEEDS: std::ops::Range<u64> = 1..3;
     const CONNECTIONS: usize = 100_000;
@@ -45,11 +50,12 @@ impl<const SUBMISSIONS: u32, const COMPLETIONS: u32> Harness for Rings<SUBMISSIO
     }
 
     fn driver(&self, bounds: Bounds) -> UringDriver {
-        let options = Options {
+        let mut options = Options {
             submissions: SUBMISSIONS,
             completions: COMPLETIONS,
             ..options(bounds)
         };
+        options.bounds.tuning.spin = Duration::from_micros(SPIN_MICROS);
         UringDriver::new(options).expect("the self-test said that io_uring works here")
     }
 
@@ -105,6 +111,38 @@ mod tight {
     use super::{Tight, conformance};
 
     conformance!(Tight);
+}
+
+mod spinning {
+    use super::{Spinning, conformance};
+
+    conformance!(Spinning);
+}
+
+#[test]
+fn who_spins_finds_what_comes_without_sleeping_and_asks_the_kernel_for_nothing_meanwhile() {
+    if let Some(why) = Uring::unusable() {
+        return println!("skipped: {why}");
+    }
+    let mut bounds = epoll::Options::default();
+    bounds.tuning.spin = Duration::from_secs(10);
+    let mut driver = UringDriver::new(bounds.into()).unwrap();
+    // Submits what every wait does.
+    driver.wait(Some(Instant::ZERO), &mut Vec::new()).unwrap();
+    let before = driver.calls();
+    let (waker, (ask, asked)) = (driver.waker(), std::sync::mpsc::channel());
+    let thread = std::thread::spawn(move || asked.iter().for_each(|()| waker.wake()));
+    let mut completions = Vec::new();
+    for _ in 0..100 {
+        ask.send(()).unwrap();
+        driver.wait(None, &mut completions).unwrap();
+        assert!(matches!(completions[..], [Completion::Woken]), "{completions:?}");
+        completions.clear();
+    }
+    drop(ask);
+    thread.join().unwrap();
+    let calls = driver.calls();
+    assert_eq!((calls.enters - before.enters, calls.sleeps), (0, 0));
 }
 
 /// As [`os::alone`], where there is an io_uring.
