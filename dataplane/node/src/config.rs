@@ -20,6 +20,10 @@ use trunkline_wire::map::NAME_BYTES_MAX;
 
 use crate::door::AdmissionLimits;
 
+mod tuning;
+
+pub use self::tuning::{Memory, TuningSection};
+
 /// Where devices connect, unless told otherwise.
 pub const DEVICE_PORT: u16 = 7400;
 /// Where nodes connect.
@@ -41,6 +45,8 @@ pub struct Config {
     pub advertise: AdvertiseSection,
     /// How much it takes.
     pub limits: LimitsSection,
+    /// How its threads wait, and what its sockets are set to.
+    pub tuning: TuningSection,
     /// How it sends its devices elsewhere.
     pub drain: DrainSection,
     /// How it lets devices in.
@@ -353,6 +359,7 @@ impl Config {
         if self.drain.seconds_max < DRAIN_SECONDS_MIN {
             return refuse(format!("`drain.seconds_max`: at least {DRAIN_SECONDS_MIN}"));
         }
+        self.tuning.check().map_err(ConfigError)?;
         self.check_addresses()?;
         self.check_cores()
     }
@@ -478,6 +485,8 @@ const SOCKETS_MIN: u32 = 1024;
 
 #[cfg(test)]
 mod tests {
+    use trunkline_net::tuning::Tuning;
+
     use super::*;
 
     fn wrong(text: &str) -> String {
@@ -522,6 +531,16 @@ mod tests {
             sockets_max = 10000
             direct_links_max = 8
             join_timeout_s = 5
+            [tuning]
+            spin_us = 50
+            busy_poll_us = 20
+            nodelay = false
+            incoming_cpu = true
+            memory = "inherited"
+            send_buffer_bytes = 65536
+            receive_buffer_bytes = 131072
+            device_buffers = 1024
+            device_buffer_bytes = 4096
             [drain]
             rate = 50
             seconds_max = 120
@@ -542,6 +561,22 @@ mod tests {
         );
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
+        let options = config.tuning.options(&config.limits, Some(3));
+        assert_eq!(
+            options.tuning,
+            Tuning {
+                spin: Duration::from_micros(50),
+                busy_poll: Duration::from_micros(20),
+                nodelay: false,
+                incoming_cpu: Some(3),
+            }
+        );
+        assert_eq!(
+            (options.send_buffer_bytes, options.receive_buffer_bytes),
+            (Some(65_536), Some(131_072))
+        );
+        assert_eq!((options.device_buffers, options.device_buffer_bytes), (1024, 4096));
+        assert_eq!(config.tuning.memory, Memory::Inherited);
         assert_eq!((config.drain.rate, config.drain.seconds_max), (50, 120));
         let limits = config.admission.limits(4);
         assert_eq!(
@@ -597,6 +632,12 @@ mod tests {
         assert!(wrong("[node]\ncontrol = []\n").contains("`node.control`: at least one"));
         assert!(wrong("[listen]\npeer = \"0.0.0.0:1\"\n").contains("`advertise.peer`: nobody can dial 0.0.0.0:1"));
         assert!(wrong("[limits]\nsockets_max = 1\n").contains("`limits.sockets_max`"));
+        assert!(wrong("[tuning]\nspin_us = 10001\n").contains("`tuning.spin_us`: at most 10000"));
+        assert!(wrong("[tuning]\nbusy_poll_us = 10001\n").contains("`tuning.busy_poll_us`: at most 10000"));
+        assert!(wrong("[tuning]\ndevice_buffers = 1\n").contains("`tuning.device_buffers`: 64 to 32768"));
+        assert!(wrong("[tuning]\ndevice_buffer_bytes = 1\n").contains("`tuning.device_buffer_bytes`: 256 to 65536"));
+        assert!(wrong("[tuning]\nmemory = \"far\"\n").contains("`tuning.memory`: unknown variant `far`"));
+        assert!(wrong("[tuning]\nsend_buffer_bytes = 1\n").contains("`tuning.send_buffer_bytes`: at least 4096"));
         assert!(wrong("[drain]\nrate = 0\n").contains("`drain.rate`: at least 1"));
         assert!(wrong("[drain]\nseconds_max = 1\n").contains("`drain.seconds_max`"));
         let error = wrong("[node]\ncores = \"1000\"\n");

@@ -167,6 +167,7 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
         per_shard.push(json!({
             "shard": index,
             "core": shared.cores.get(index),
+            "backend": shared.backend.to_string(),
             "answers": answered,
             "sessions": stats.sessions.load(Ordering::Relaxed),
             "sockets": stats.sockets.load(Ordering::Relaxed),

@@ -3,7 +3,7 @@
 //! - [`shard`]: one thread's everything. [`mesh`]: what goes between the shards of one node.
 //! - [`door`]: who may connect.
 //! - [`agent`]: the node's subscription to the control plane. [`identity`], [`storage`]: what it keeps on disk.
-//! - [`config`], [`run`], [`http`], [`stats`]: from a TOML file to threads, and what they report.
+//! - [`config`], [`run`], [`http`], [`stats`]: from a TOML file to threads, and what they report. [`topology`]: the host that they run on.
 //!
 //! A [`shard::Shard`] and an [`agent::Agent`] know no threads: they take turns. The deployed node gives each a thread; the simulator
 //! gives turns to all of them in one, and so runs the same code. What is deliberately absent: any decision about a message.
@@ -21,3 +21,4 @@ pub mod run;
 pub mod shard;
 pub mod stats;
 pub mod storage;
+pub mod topology;

@@ -298,6 +298,11 @@ impl<D: Driver> MeshPort<D> {
         self.shed
     }
 
+    /// Bytes that found no room on the way to other shards.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outgoing.iter().flatten().map(|lane| lane.backlog_bytes).sum()
+    }
+
     /// Sends anything but frames.
     pub(crate) fn send(&mut self, to: ShardId, item: Item<D::Socket>) {
         if let Some(lane) = &mut self.outgoing[usize::from(to.0)] {

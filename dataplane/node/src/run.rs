@@ -18,6 +18,7 @@ use std::time::{Duration, Instant as SystemInstant};
 use trunkline_net::backend::{Chosen, Unavailable};
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_net::tuning::{self, Refused};
 use trunkline_net::uring::UringDriver;
 use trunkline_wire::auth::{ClusterKeys, random_bytes};
 use trunkline_wire::control::Roles;
@@ -29,7 +30,7 @@ use self::agent_thread::{AgentThread, start_agent};
 use self::ports::{Ports, raise_descriptor_limit};
 use self::shard_threads::start_shards;
 use crate::agent::AgentCounters;
-use crate::config::{Config, ConfigError, CoreList, DRAIN_SECONDS_MIN, DrainSection};
+use crate::config::{Config, ConfigError, CoreList, DRAIN_SECONDS_MIN, DrainSection, TuningSection};
 use crate::door::Door;
 use crate::http;
 use crate::identity::{Identity, IdentityError, SECRET, read_secret};
@@ -45,6 +46,14 @@ pub enum StartError {
     /// The back end that was asked for.
     #[error("`node.backend`: {0}")]
     Backend(#[from] Unavailable),
+    /// A setting that this kernel doesn't take.
+    #[error("`tuning.{setting}`: {refused}")]
+    Tuning {
+        /// Which setting.
+        setting: &'static str,
+        /// What the kernel said.
+        refused: Refused,
+    },
     /// The data directory or a secret.
     #[error("{0}")]
     Identity(#[from] IdentityError),
@@ -80,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) roles: Roles,
     pub(crate) keys: ClusterKeys,
     pub(crate) cores: Vec<usize>,
+    pub(crate) backend: Chosen,
     pub(crate) device_address: Option<SocketAddr>,
     pub(crate) peer_address: Option<SocketAddr>,
     pub(crate) stats: Stats,
@@ -137,13 +147,15 @@ impl Node {
             None => CoreList::allowed().map_err(StartError::System)?,
         };
         raise_descriptor_limit(config.limits.sockets_max, cores.cores().len());
-        let bounds = Options {
-            sockets_max: config.limits.sockets_max,
-            ..Options::default()
-        };
-        match config.node.backend.choose(cores.cores().len(), &bounds)? {
-            Chosen::Uring => Node::start_on(config, &cores, &bounds, |options| UringDriver::new(options.into())),
-            Chosen::Epoll => Node::start_on(config, &cores, &bounds, EpollDriver::new),
+        let bounds = config.tuning.options(&config.limits, cores.cores().first().copied());
+        let chosen = config.node.backend.choose(cores.cores().len(), &bounds)?;
+        tuning::try_out(chosen, &bounds).map_err(|refused| StartError::Tuning {
+            setting: TuningSection::setting(refused.asked),
+            refused,
+        })?;
+        match chosen {
+            Chosen::Uring => Node::start_on(config, &cores, chosen, |options| UringDriver::new(options.into())),
+            Chosen::Epoll => Node::start_on(config, &cores, chosen, EpollDriver::new),
         }
     }
 
@@ -151,7 +163,7 @@ impl Node {
     fn start_on<D: Driver + 'static>(
         config: Config,
         cores: &CoreList,
-        bounds: &Options,
+        backend: Chosen,
         make: MakeDriver<D>,
     ) -> Result<Node, StartError> {
         let identity = Identity::open(&config.node.data_dir)?;
@@ -183,6 +195,7 @@ impl Node {
             roles: config.node.roles,
             keys: keys.clone(),
             cores: cores.cores().to_vec(),
+            backend,
             device_address: ports.device,
             peer_address: ports.peer,
             stats,
@@ -191,7 +204,7 @@ impl Node {
             mailboxes,
             gates: Door::new(config.admission.limits(count), u64::from_le_bytes(random_bytes())),
         });
-        let started = start_shards(bounds, &config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
+        let started = start_shards(&config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
             let routes = http::routes(Arc::clone(&shared));
             let http = http::serve(ports.http, routes).map_err(StartError::System)?;
             Ok((shards, http))

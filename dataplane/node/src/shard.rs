@@ -98,6 +98,8 @@ pub struct Shard<D: Driver> {
     link_out_spare: LinkOutbox,
     /// Connections that may have something to send.
     listed: Vec<Token>,
+    /// Bytes that wait at connections, those in flight included.
+    queued_bytes: usize,
     /// Ends of greetings and lingerings; those that are over already are found to be so.
     timers: BinaryHeap<Reverse<(Instant, Token)>>,
     /// Links that wait for the other shards' answers, and how many are missing.
@@ -203,6 +205,7 @@ impl<D: Driver> Shard<D> {
             link_out: LinkOutbox::new(),
             link_out_spare: LinkOutbox::new(),
             listed: Vec::new(),
+            queued_bytes: 0,
             timers: BinaryHeap::new(),
             fences: Vec::new(),
             fenced: Vec::new(),
@@ -258,6 +261,7 @@ impl<D: Driver> Shard<D> {
         self.carry_out(now);
         self.take_mail(now);
         self.unpublished |= !completions.is_empty();
+        self.counters.completions += completions.len() as u64;
         for completion in completions.drain(..) {
             self.complete(now, completion);
         }
@@ -383,8 +387,13 @@ impl<D: Driver> Shard<D> {
     /// Sends one frame to who isn't let in, and lingers.
     fn last_words(&mut self, now: Now, token: Token, frame: &impl Encode) {
         if let Some(connection) = self.table.get_mut(token) {
-            let pushed = connection.out.push(&frame.to_vec(), &mut self.spares);
+            let frame = frame.to_vec();
+            let pushed = connection.out.push(&frame, &mut self.spares);
             debug_assert!(pushed.is_ok(), "nothing was sent before");
+            if pushed.is_ok() {
+                self.queued_bytes += frame.len();
+                self.counters.frames_sent += 1;
+            }
             list(&mut self.listed, token, connection);
         }
         self.linger(now, token);
@@ -498,7 +507,11 @@ impl<D: Driver> Shard<D> {
         self.publish_at = now.at + PUBLISH_INTERVAL;
         self.unpublished = false;
         let shed = self.port.shed();
-        (self.counters.mesh_messages_shed, self.counters.mesh_frames_shed) = (shed.messages, shed.frames);
+        let counters = &mut self.counters;
+        (counters.mesh_messages_shed, counters.mesh_frames_shed) = (shed.messages, shed.frames);
+        let calls = self.driver.calls();
+        (counters.enters, counters.sleeps) = (calls.enters, calls.sleeps);
+        (counters.reads, counters.writes) = (calls.reads, calls.writes);
         let stats = &self.stats;
         stats.publish(
             self.router.counters(),
@@ -515,6 +528,9 @@ impl<D: Driver> Shard<D> {
         set(&stats.direct_links_max, places);
         set(&stats.links_missing, self.book.missing().count());
         set(&stats.unresolved, self.router.unresolved());
+        set(&stats.queued_bytes, self.queued_bytes);
+        set(&stats.mesh_queued_bytes, self.port.queued_bytes());
+        set(&stats.presence, self.router.presence_len());
         stats
             .map_version
             .store(self.router.map().id().version, Ordering::Relaxed);

@@ -42,6 +42,14 @@ tally! {
         bytes_sent => "Bytes sent to devices and nodes.",
         sends => "Sends to devices and nodes.",
         turns => "Turns of the shard.",
+        completions => "What its driver told it of: bytes, ends, sends that are through.",
+        receives => "Receives that brought bytes.",
+        frames_received => "Frames received from devices and nodes.",
+        frames_sent => "Frames given to devices' and nodes' connections, to leave with the next send.",
+        enters => "System calls for completions or readiness: io_uring_enter, epoll_wait.",
+        reads => "System calls that read from a socket; over io_uring none.",
+        writes => "System calls that wrote to a socket; over io_uring none.",
+        sleeps => "Waits that went to sleep, after spinning if that is set.",
     }
 }
 
@@ -66,6 +74,14 @@ pub struct ShardStats {
     pub links_missing: AtomicU64,
     /// Confirmed messages without a report.
     pub unresolved: AtomicU64,
+    /// Bytes that wait at connections, those in flight included.
+    pub queued_bytes: AtomicU64,
+    /// Bytes that wait for other shards to take them.
+    pub mesh_queued_bytes: AtomicU64,
+    /// Sessions that this node knows as an instance of their regions: the shard's part of the LDCI.
+    pub presence: AtomicU64,
+    /// The thread's number in the kernel; 0 before it has one.
+    pub thread: AtomicU64,
     /// The version of the map in use; 0 is none.
     pub map_version: AtomicU64,
     /// The version of the map of which all that it asks of this shard is done; 0 before the first.
@@ -92,6 +108,10 @@ impl Default for ShardStats {
             direct_links_max: AtomicU64::new(0),
             links_missing: AtomicU64::new(0),
             unresolved: AtomicU64::new(0),
+            queued_bytes: AtomicU64::new(0),
+            mesh_queued_bytes: AtomicU64::new(0),
+            presence: AtomicU64::new(0),
+            thread: AtomicU64::new(0),
             map_version: AtomicU64::new(0),
             map_settled: AtomicU64::new(0),
             in_sync: AtomicBool::new(false),

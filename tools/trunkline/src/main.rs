@@ -47,7 +47,7 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Up(commands::up::Args),
+    Up(Box<commands::up::Args>),
     Demo(commands::demo::Args),
     Node(Box<commands::node::Args>),
     Control(commands::control::Args),
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         return output::failed(&error);
     }
     let result = match cli.command {
-        Command::Up(args) => commands::up::run(args),
+        Command::Up(args) => commands::up::run(*args),
         Command::Demo(args) => commands::demo::run(&args),
         Command::Node(args) => commands::node::run(*args),
         Command::Control(args) => commands::control::run(args),

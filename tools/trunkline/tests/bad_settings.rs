@@ -147,3 +147,20 @@ fn nobody_at_an_address_is_said_with_what_to_check() {
     let output = run(["explain", "bob", "--http", &nobody]);
     assert_one_line_error(&output, &[&nobody]);
 }
+
+#[test]
+fn tuning_that_cannot_be_is_refused_with_the_setting_and_what_to_do() {
+    let place = Place::new();
+    let data = place.path("up");
+    let refused = |flag: &str, value: &str| {
+        let mut arguments = vec!["up", "--data-dir", &data, flag, value];
+        for flag in ["--device-listen", "--peer-listen", "--control-listen", "--http-listen"] {
+            arguments.extend([flag, "127.0.0.1:0"]);
+        }
+        run(arguments)
+    };
+    assert_one_line_error(&refused("--spin-us", "20000"), &["tuning.spin_us", "at most"]);
+    assert_one_line_error(&refused("--memory", "far"), &["--memory", "inherited"]);
+    let beyond = refused("--send-buffer-bytes", "1073741824");
+    assert_one_line_error(&beyond, &["tuning.send_buffer_bytes", "net.core.wmem_max"]);
+}

@@ -313,6 +313,11 @@ impl Router {
         self.presence.get(&region).map(Presence::sorted)
     }
 
+    /// How many sessions it knows as an instance of their regions.
+    pub fn presence_len(&self) -> usize {
+        self.presence.values().map(Presence::len).sum()
+    }
+
     /// The highest epoch that this instance knows for a device of `region`, of a session that is or of one that was until lately.
     pub fn presence_highest(&self, region: RegionId, device: DeviceKey) -> Option<Epoch> {
         self.presence.get(&region)?.highest(device)

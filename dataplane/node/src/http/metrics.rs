@@ -54,6 +54,19 @@ const GAUGES: &[Gauge] = &[
     ("unresolved", "Confirmed messages without a report", |shard| {
         &shard.unresolved
     }),
+    (
+        "queued_bytes",
+        "Bytes that wait at connections, those in flight included",
+        |shard| &shard.queued_bytes,
+    ),
+    (
+        "mesh_queued_bytes",
+        "Bytes that found no room on the way to other shards",
+        |shard| &shard.mesh_queued_bytes,
+    ),
+    ("presence", "Sessions known as an instance of their regions", |shard| {
+        &shard.presence
+    }),
     ("map_version", "The version of the map in use; 0 is none", |shard| {
         &shard.map_version
     }),
@@ -63,6 +76,13 @@ const GAUGES: &[Gauge] = &[
         |shard| &shard.map_settled,
     ),
 ];
+
+/// What the kernel accounts to the thread of this number; read here, so that the thread itself has no work with it.
+fn processor_seconds(thread: u64) -> Option<f64> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
+    let ns: u64 = text.split_whitespace().next()?.parse().ok()?;
+    Some(ns as f64 / 1e9)
+}
 
 impl Collector for Numbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -87,6 +107,31 @@ impl Collector for Numbers {
                 metric.encode_family(&labels)?.encode_gauge(&value)?;
             }
         }
+        let help = "Processor time of the shard's thread";
+        let mut metric = encoder.encode_descriptor("cpu_seconds", help, None, MetricType::Counter)?;
+        for (index, shard) in shards.iter().enumerate() {
+            // A system that doesn't account it so has no such line.
+            if let Some(seconds) = processor_seconds(shard.thread.load(Ordering::Relaxed)) {
+                let labels = [("shard", index.to_string())];
+                metric
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, f64, u64>(&seconds, None)?;
+            }
+        }
+        let help = "Where the shard runs, and how it reaches the kernel";
+        let mut metric = encoder.encode_descriptor("shard", help, None, MetricType::Info)?;
+        for (index, core) in self.0.cores.iter().enumerate() {
+            let labels = [
+                ("shard", index.to_string()),
+                ("core", core.to_string()),
+                ("backend", self.0.backend.to_string()),
+            ];
+            metric.encode_info(&labels)?;
+        }
+        let help = "The node, by its number and its name";
+        let mut metric = encoder.encode_descriptor("node", help, None, MetricType::Info)?;
+        let labels = [("node", self.0.node.0.to_string()), ("name", self.0.name.clone())];
+        metric.encode_info(&labels)?;
         let help = "Whether the regions that the node serves could say that a device is offline";
         let mut metric = encoder.encode_descriptor("in_sync", help, None, MetricType::Gauge)?;
         for (index, shard) in shards.iter().enumerate() {

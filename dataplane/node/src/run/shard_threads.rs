@@ -7,23 +7,24 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 use trunkline_core::greeting::Port;
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::Options;
+use trunkline_net::tuning::prefer_memory_of;
 use trunkline_wire::auth::{Secret, random_bytes};
 use trunkline_wire::id::ShardId;
 
 use super::ports::Ports;
 use super::{MakeDriver, Shared, StartError, lock};
-use crate::config::Config;
+use crate::config::{Config, Memory};
 use crate::entropy::Entropy;
 use crate::mesh::{MeshPort, Order};
 use crate::shard::{Shard, ShardConfig};
+use crate::topology;
 
 /// Starts a thread for each processor; when this returns, all of them listen.
 pub(super) fn start_shards<D: Driver + 'static>(
-    bounds: &Options,
     config: &Config,
     shared: &Arc<Shared>,
     make: MakeDriver<D>,
@@ -32,6 +33,7 @@ pub(super) fn start_shards<D: Driver + 'static>(
     ports: &Ports,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let (tell, told) = mpsc::channel();
+    let nodes = topology::memory_nodes();
     let mut threads = Vec::new();
     for (index, port) in mesh_ports.into_iter().enumerate() {
         let shard_config = ShardConfig {
@@ -50,7 +52,11 @@ pub(super) fn start_shards<D: Driver + 'static>(
         };
         let start = ShardStart {
             config: shard_config,
-            options: bounds.clone(),
+            options: config.tuning.options(&config.limits, Some(shared.cores[index])),
+            memory: match config.tuning.memory {
+                Memory::Local => topology::memory_home(&nodes, shared.cores[index]),
+                Memory::Inherited => None,
+            },
             make,
             core: shared.cores[index],
             device: ports.device,
@@ -82,6 +88,8 @@ pub(super) fn start_shards<D: Driver + 'static>(
 struct ShardStart<D: Driver> {
     config: ShardConfig,
     options: Options,
+    /// The NUMA node to take memory from, where there is a choice.
+    memory: Option<u32>,
     make: MakeDriver<D>,
     core: usize,
     device: Option<SocketAddr>,
@@ -93,6 +101,12 @@ impl<D: Driver> ShardStart<D> {
     fn run(self, port: MeshPort<D>, tell: &mpsc::Sender<Result<(), StartError>>) {
         let index = self.config.shard;
         pin(self.core);
+        // All that the shard has is made from here on, on this thread: the pages that it touches first are near it.
+        if let Some(node) = self.memory
+            && let Err(error) = prefer_memory_of(node)
+        {
+            tracing::warn!(node, "a shard's memory may come from another node: {error}");
+        }
         let shared = Arc::clone(&self.shared);
         let made = self.make(port);
         let mut shard = match made {
@@ -128,6 +142,7 @@ impl<D: Driver> ShardStart<D> {
     fn make(self, port: MeshPort<D>) -> Result<Shard<D>, StartError> {
         let driver = (self.make)(self.options).map_err(StartError::System)?;
         let stats = Arc::clone(&self.shared.stats.shards()[usize::from(self.config.shard.0)]);
+        stats.thread.store(gettid().as_raw() as u64, Ordering::Relaxed);
         let map = Arc::clone(&lock(&self.shared.agent.map));
         let mut shard = Shard::new(driver, self.config, port, map, stats);
         for (setting, port, address) in [("device", Port::Device, self.device), ("peer", Port::Peer, self.peer)] {

@@ -114,7 +114,10 @@ impl<D: Driver> Shard<D> {
                 let token = token(*conn);
                 if let Some(connection) = self.table.get_mut(token) {
                     // The book's own frames are few and small: beyond the bound only a broken link goes without them.
-                    let _ = connection.out.push(bytes(range), &mut self.spares);
+                    if connection.out.push(bytes(range), &mut self.spares).is_ok() {
+                        self.queued_bytes += range.len();
+                        self.counters.frames_sent += count_frames(bytes(range));
+                    }
                     list(&mut self.listed, token, connection);
                 }
             }
@@ -189,6 +192,8 @@ impl<D: Driver> Shard<D> {
             self.close(token);
             return;
         }
+        self.queued_bytes += bytes.len();
+        self.counters.frames_sent += count_frames(bytes);
         list(&mut self.listed, token, connection);
     }
 
@@ -202,15 +207,19 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
-        let pushed = if connection.out.pending() + bytes.len() <= LINK_BYTES_SOFT_MAX {
+        let before = connection.out.pending();
+        let pushed = if before + bytes.len() <= LINK_BYTES_SOFT_MAX {
+            self.counters.frames_sent += count_frames(bytes);
             connection.out.push(bytes, &mut self.spares)
         } else {
             let mut kept = self.spares.take();
             self.counters.link_messages_shed += without_messages(bytes, &mut kept);
+            self.counters.frames_sent += count_frames(&kept);
             let pushed = connection.out.push(&kept, &mut self.spares);
             self.spares.put(kept);
             pushed
         };
+        self.queued_bytes += connection.out.pending() - before;
         list(&mut self.listed, token, connection);
         if pushed.is_err() {
             self.counters.links_overflowed += 1;

@@ -37,7 +37,13 @@ impl<D: Driver> Shard<D> {
                 Err(error) => self.gone(now, token, &error.to_string()),
             },
             Completion::Closed { token } => {
-                self.table.remove(token);
+                if let Some(connection) = self.table.remove(token) {
+                    self.queued_bytes -= connection.out.pending();
+                }
+                debug_assert!(
+                    self.queued_bytes == 0 || !self.table.is_empty(),
+                    "what waits, waits at a connection"
+                );
             }
             Completion::HandedOver { token, result } => self.handed_over(now, token, result),
             Completion::Woken => {}
@@ -97,6 +103,7 @@ impl<D: Driver> Shard<D> {
 
     fn received(&mut self, now: Now, token: Token, buffer: Buffer) {
         self.counters.bytes_received += buffer.length() as u64;
+        self.counters.receives += 1;
         let bytes = self.driver.bytes(&buffer);
         match self.table.get_mut(token).map(|connection| &mut connection.state) {
             Some(State::Device { session, framer }) => {
@@ -122,6 +129,7 @@ impl<D: Driver> Shard<D> {
                     now,
                     router,
                     book,
+                    &mut self.counters,
                     link,
                     &mut framer,
                     bytes,
@@ -272,6 +280,7 @@ impl<D: Driver> Shard<D> {
                         now,
                         router,
                         book,
+                        &mut self.counters,
                         link,
                         &mut framer,
                         rest,
@@ -295,6 +304,7 @@ impl<D: Driver> Shard<D> {
                 now,
                 router,
                 book,
+                &mut self.counters,
                 link,
                 &mut framer,
                 &[],
@@ -324,6 +334,7 @@ impl<D: Driver> Shard<D> {
             State::Greeting(_) | State::InTransit(_) | State::Link { .. } | State::Lingering { .. } => {}
         }
         connection.out.sent(bytes, &mut self.spares);
+        self.queued_bytes -= length;
         if connection.out.pending() > 0 {
             list(&mut self.listed, token, connection);
             return;
@@ -391,16 +402,19 @@ fn feed_device(
     loop {
         match frames.next(|_| DEVICE_BODY_BYTES_MAX) {
             Ok(None) => return false,
-            Ok(Some(Frame { ty, body })) => match ClientFrame::decode(ty, body) {
-                Ok(Some(frame)) => router.device_frame(now, session, &frame, out),
-                // Unknown, and said to be ignorable.
-                Ok(None) => {}
-                Err(error) => {
-                    counters.devices_malformed += 1;
-                    router.device_fault(now, session, ErrorCode::Malformed, &error.to_string(), out);
-                    return true;
+            Ok(Some(Frame { ty, body })) => {
+                counters.frames_received += 1;
+                match ClientFrame::decode(ty, body) {
+                    Ok(Some(frame)) => router.device_frame(now, session, &frame, out),
+                    // Unknown, and said to be ignorable.
+                    Ok(None) => {}
+                    Err(error) => {
+                        counters.devices_malformed += 1;
+                        router.device_fault(now, session, ErrorCode::Malformed, &error.to_string(), out);
+                        return true;
+                    }
                 }
-            },
+            }
             Err(error) => {
                 counters.devices_too_long += 1;
                 router.device_fault(now, session, ErrorCode::TooLong, &error.to_string(), out);
@@ -426,6 +440,7 @@ fn feed_link(
     now: Now,
     router: &mut Router,
     book: &mut LinkBook,
+    counters: &mut ShardCounters,
     link: LinkRef,
     framer: &mut Framer,
     input: &[u8],
@@ -437,14 +452,17 @@ fn feed_link(
         let limit = book.body_bytes_max(link);
         let broken = match frames.next(|_| limit) {
             Ok(None) => return Part::Done,
-            Ok(Some(Frame { ty, body })) => match book.frame(now.at, link, ty, body, link_out) {
-                Passage::Taken => None,
-                Passage::Over => return Part::Over,
-                Passage::Router { from, current } => router
-                    .link_frame(now, from, current, ty, body, out)
-                    .err()
-                    .map(|error| (ErrorCode::Malformed, error.to_string())),
-            },
+            Ok(Some(Frame { ty, body })) => {
+                counters.frames_received += 1;
+                match book.frame(now.at, link, ty, body, link_out) {
+                    Passage::Taken => None,
+                    Passage::Over => return Part::Over,
+                    Passage::Router { from, current } => router
+                        .link_frame(now, from, current, ty, body, out)
+                        .err()
+                        .map(|error| (ErrorCode::Malformed, error.to_string())),
+                }
+            }
             Err(error) => Some((ErrorCode::TooLong, error.to_string())),
         };
         if let Some((code, text)) = broken {

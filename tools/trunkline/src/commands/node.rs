@@ -75,6 +75,8 @@ pub struct Args {
     /// What nodes are told, if they reach it elsewhere.
     #[arg(long)]
     peer_advertise: Option<SocketAddr>,
+    #[command(flatten)]
+    tuning: super::tuning::Flags,
     /// Prints one JSON object when it is ready.
     #[arg(long)]
     json: bool,
@@ -122,6 +124,7 @@ impl Args {
         set(&mut config.limits.direct_links_max, &self.direct_links_max);
         set_some(&mut config.advertise.device, &self.device_advertise);
         set_some(&mut config.advertise.peer, &self.peer_advertise);
+        self.tuning.over(&mut config.tuning);
         config.check()?;
         Ok(config)
     }

@@ -44,6 +44,8 @@ pub struct Args {
     /// The key of device tokens. With it, devices must show one.
     #[arg(long, env = "TRUNKLINE_TOKEN_KEY_FILE")]
     token_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    tuning: super::tuning::Flags,
     /// Prints one JSON object when it is ready.
     #[arg(long)]
     json: bool,
@@ -92,6 +94,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     config.listen.device = args.device_listen;
     config.listen.peer = args.peer_listen;
     config.listen.http = args.http_listen;
+    args.tuning.over(&mut config.tuning);
     config.check()?;
     let node = Node::start(config)?;
     wait_ready(&node)?;
