@@ -14,6 +14,7 @@ pub mod send;
 pub mod sim;
 pub mod status;
 pub mod token;
+pub mod top;
 pub mod tuning;
 pub mod up;
 

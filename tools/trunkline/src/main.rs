@@ -12,6 +12,7 @@ mod http;
 mod output;
 mod processes;
 mod signals;
+mod top;
 mod workload;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ enum Command {
     Explain(commands::explain::Args),
     Status(commands::status::Args),
     Token(commands::token::Args),
+    Top(commands::top::Args),
     Doctor(commands::doctor::Args),
     Sim(commands::sim::Args),
     Chaos(commands::chaos::Args),
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Token(args) => commands::token::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Sim(args) => commands::sim::run(&args),
         Command::Chaos(args) => commands::chaos::run(&args),
