@@ -419,3 +419,80 @@ fn a_move_is_settled_at_an_instance_once_the_others_have_the_map() {
         assert!(cluster.settled(host));
     }
 }
+
+/// The map in which R's second instance is a standby; or, with none of that, the usual one.
+fn with_standby(version: u64) -> Arc<Map> {
+    let mut contents = map(&ROLES, &REGIONS, 1).contents();
+    let instances = &mut contents.regions.get_mut(&R).unwrap().instances;
+    instances.retain(|instance| *instance != node(R2));
+    contents.standbys.insert(R, vec![node(R2)]);
+    Arc::new(Map::build(1, version, contents).unwrap())
+}
+
+#[test]
+fn a_standby_is_told_of_every_session_and_asked_by_nobody() {
+    let mut cluster = cluster();
+    let names = [in_r(&mut cluster, "before"), in_r(&mut cluster, "after")];
+    let before = cluster.welcome(A, &names[0]);
+    let standby = with_standby(2);
+    ALL.iter()
+        .for_each(|&host| cluster.apply_map(host, Arc::clone(&standby)));
+    cluster.run_ms(10);
+    let after = cluster.welcome(A, &names[1]);
+    for (name, conn) in [(&names[0], before), (&names[1], after)] {
+        assert_eq!(known_at(&mut cluster, R2, R, name), cluster.epoch(conn));
+    }
+    let from = cluster.welcome(B, "sender");
+    cluster.link_down(A, B);
+    let unknown = in_r(&mut cluster, "unknown");
+    for number in 0..20 {
+        cluster.send(from, &names[number as usize % 2], number / 2);
+        cluster.run_ms(2);
+    }
+    cluster.send(from, &unknown, 0);
+    cluster.run_ms(10);
+    assert_eq!((cluster.deliveries(before), cluster.deliveries(after)), (10, 10));
+    assert!(matches!(last_outcome(&cluster, from), Some(Outcome::Offline { .. })));
+    let counters = cluster.router(R2).counters().clone();
+    assert_eq!((counters.forwards_from_region, counters.locates_answered), (0, 0));
+    cluster.disconnect(before);
+    cluster.run_ms(10);
+    assert_eq!(
+        known_at(&mut cluster, R2, R, &names[0]),
+        None,
+        "it is told of the end, too"
+    );
+}
+
+#[test]
+fn a_standby_answers_whoever_has_another_map_and_knows_all_when_it_becomes_an_instance() {
+    let mut cluster = cluster();
+    let name = in_r(&mut cluster, "d");
+    let to = cluster.welcome(A, &name);
+    let from = cluster.welcome(B, "sender");
+    cluster.link_down(A, B);
+    // B still asks both.
+    let standby = with_standby(2);
+    [A, R1, R2, S1, S2]
+        .iter()
+        .for_each(|&host| cluster.apply_map(host, Arc::clone(&standby)));
+    cluster.run_ms(10);
+    cluster.link_down(B, R1);
+    cluster.send(from, &name, 0);
+    cluster.run_ms(10);
+    assert_eq!(last_outcome(&cluster, from), Some(DELIVERED));
+    cluster.link_up(B, R1);
+    cluster.apply_map(B, Arc::clone(&standby));
+    let registered = cluster.router(R2).counters().presence_registered;
+    give(&mut cluster, &ALL, Step::Before, 3);
+    cluster.run_ms(10);
+    cluster.link_down(B, R1);
+    cluster.send(from, &name, 1);
+    cluster.run_ms(10);
+    assert_eq!(cluster.deliveries(to), 2);
+    assert_eq!(
+        cluster.router(R2).counters().presence_registered,
+        registered,
+        "nothing is said again"
+    );
+}

@@ -38,6 +38,7 @@ pub struct Map {
     overrides: KeyMap<RegionId>,
     overrides_also: BTreeMap<DeviceKey, RegionId>,
     regions: BTreeMap<RegionId, Region>,
+    standbys: BTreeMap<RegionId, Vec<NodeId>>,
     nodes: BTreeMap<NodeId, Node>,
 }
 
@@ -71,6 +72,9 @@ pub struct Node {
 ///
 /// A device's sessions are found by way of one region, and may be registered at a second one, while the device moves. A move from R
 /// to S takes three versions: route by R, also S; route by S, also R; route by S.
+///
+/// A *standby* of a region is told of every session, as its instances are, and is not asked where one is: an instance that comes, until
+/// all have told it what they have, or one that goes, until nobody asks it any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// The region of each slot.
@@ -83,6 +87,8 @@ pub struct Contents {
     pub overrides_also: BTreeMap<DeviceKey, RegionId>,
     /// The regions.
     pub regions: BTreeMap<RegionId, Region>,
+    /// The standbys of regions that have some: ascending, none twice, none an instance; each is a node with the region role.
+    pub standbys: BTreeMap<RegionId, Vec<NodeId>>,
     /// The members.
     pub nodes: BTreeMap<NodeId, Node>,
 }
@@ -96,6 +102,7 @@ impl Default for Contents {
             overrides: BTreeMap::new(),
             overrides_also: BTreeMap::new(),
             regions: BTreeMap::new(),
+            standbys: BTreeMap::new(),
             nodes: BTreeMap::new(),
         }
     }
@@ -135,6 +142,7 @@ impl Map {
             overrides: contents.overrides.into_iter().collect(),
             overrides_also: contents.overrides_also,
             regions: contents.regions,
+            standbys: contents.standbys,
             nodes: contents.nodes,
         }
     }
@@ -211,6 +219,21 @@ impl Map {
         self.regions.get(&region).map_or(&[], |region| &region.instances)
     }
 
+    /// The standbys of a region, ascending: told of every session, and not asked.
+    pub fn standbys(&self, region: RegionId) -> &[NodeId] {
+        self.standbys.get(&region).map_or(&[], |standbys| standbys)
+    }
+
+    /// Who is told of the sessions of a region: its instances, then its standbys.
+    pub fn holders(&self, region: RegionId) -> impl Iterator<Item = NodeId> {
+        self.instances(region).iter().chain(self.standbys(region)).copied()
+    }
+
+    /// Whether a node is told of the sessions of a region.
+    pub fn holds(&self, region: RegionId, node: NodeId) -> bool {
+        self.holders(region).any(|holder| holder == node)
+    }
+
     /// A region.
     pub fn region(&self, id: RegionId) -> Option<&Region> {
         self.regions.get(&id)
@@ -256,6 +279,7 @@ impl Map {
             overrides: self.overrides_sorted().into_iter().collect(),
             overrides_also: self.overrides_also.clone(),
             regions: self.regions.clone(),
+            standbys: self.standbys.clone(),
             nodes: self.nodes.clone(),
         }
     }

@@ -95,6 +95,25 @@ fn every_broken_reference_is_named() {
 }
 
 #[test]
+fn a_standby_is_named_once_and_could_be_an_instance() {
+    let standby = |region: u16, nodes: &[u32]| {
+        let nodes = nodes.iter().map(|node| NodeId(*node)).collect();
+        refused(move |c| _ = c.standbys.insert(RegionId(region), nodes))
+    };
+    assert_eq!(standby(7, &[3]), "unknown region 7 has standbys");
+    assert!(standby(1, &[1]).contains("is its instance as well"));
+    assert!(standby(1, &[]).contains("has none"));
+    assert!(standby(1, &[4, 3]).contains("ascending"));
+    assert!(standby(1, &[6]).contains("no region role"));
+    let mut contents = small();
+    contents.standbys.insert(RegionId(1), vec![NodeId(3)]);
+    let map = Map::build(LINEAGE, 1, contents).unwrap();
+    assert_eq!(map.instances(RegionId(1)), [NodeId(1), NodeId(2)]);
+    assert_eq!(map.holders(RegionId(1)).collect::<Vec<_>>(), [1, 2, 3].map(NodeId));
+    assert!(map.holds(RegionId(1), NodeId(3)) && !map.holds(RegionId(1), NodeId(4)));
+}
+
+#[test]
 fn nodes_need_names_roles_and_addresses_that_can_be_dialled() {
     fn with(change: impl FnOnce(&mut trunkline_wire::map::Node)) -> String {
         refused(|c| change(c.nodes.get_mut(&NodeId(5)).unwrap()))

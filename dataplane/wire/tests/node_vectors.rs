@@ -252,7 +252,7 @@ fn map() -> MapId {
     MapId {
         lineage: LINEAGE,
         version: 1,
-        digest: unhex("b05ab8e2ed4beb93d1142edccd82e899"),
+        digest: unhex("b37d6bf1d655a555ba275b40faf5a076"),
     }
 }
 
@@ -276,7 +276,7 @@ fn a_membership() {
         join,
         NodeFrame::Join,
         "5000005006656467652d3103040a000001e81c0600000000000000000000000000000001e91c008877665544332211010000\
- 0000000000b05ab8e2ed4beb93d1142edccd82e89902056e6f72746805736f757468",
+ 0000000000b37d6bf1d655a555ba275b40faf5a07602056e6f72746805736f757468",
     );
     let joined = Joined {
         node: NodeId(5),
@@ -299,7 +299,7 @@ fn a_map_on_its_way() {
     check(
         begin,
         ControlFrame::MapBegin,
-        "4400006288776655443322110100000000000000b05ab8e2ed4beb93d1142edccd82e8990000000000000000000000000000\
+        "4400006288776655443322110100000000000000b37d6bf1d655a555ba275b40faf5a0760000000000000000000000000000\
  00000000000000000000000000000000000058000000",
     );
     check(
@@ -310,13 +310,13 @@ fn a_map_on_its_way() {
     check(
         MapAck { map: map() },
         NodeFrame::MapAck,
-        "2000005288776655443322110100000000000000b05ab8e2ed4beb93d1142edccd82e899",
+        "2000005288776655443322110100000000000000b37d6bf1d655a555ba275b40faf5a076",
     );
     let reason = Text::clipped("the disk is full");
     check(
         MapNack { map: map(), reason },
         NodeFrame::MapNack,
-        "3100005388776655443322110100000000000000b05ab8e2ed4beb93d1142edccd82e89910746865206469736b2069732066\
+        "3100005388776655443322110100000000000000b37d6bf1d655a555ba275b40faf5a07610746865206469736b2069732066\
  756c6c",
     );
     check(MapRequest {}, NodeFrame::MapRequest, "00000054");

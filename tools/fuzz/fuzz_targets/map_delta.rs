@@ -32,6 +32,10 @@ enum Change {
         name: Option<String>,
         instances: Vec<u8>,
     },
+    Standbys {
+        region: u8,
+        nodes: Option<Vec<u8>>,
+    },
     Node {
         node: u8,
         name: Option<String>,
@@ -109,6 +113,10 @@ fn apply(contents: &mut Contents, change: Change) {
                 id(region),
                 name.map(|name| Region { name, instances }),
             );
+        }
+        Change::Standbys { region, nodes } => {
+            let ids = nodes.map(|nodes| nodes.into_iter().map(|node| NodeId(node.into())).collect());
+            set(&mut contents.standbys, id(region), ids);
         }
         Change::Node {
             node,

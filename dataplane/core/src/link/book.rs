@@ -514,10 +514,10 @@ impl LinkBook {
         if !self.config.roles.connection || trunkline_wire::planted!(NoSyncOnNewLink) && self.counters.links_down > 0 {
             return;
         }
-        link.synced.retain(|&region| self.map.instances(region).contains(&node));
+        link.synced.retain(|&region| self.map.holds(region, node));
         link.unconfirmed.retain(|(region, _)| link.synced.contains(region));
-        for (region, of) in self.map.regions() {
-            if link.synced.contains(&region) || !of.instances.contains(&node) {
+        for (region, _) in self.map.regions() {
+            if link.synced.contains(&region) || !self.map.holds(region, node) {
                 continue;
             }
             link.synced.push(region);

@@ -9,9 +9,9 @@ use trunkline_wire::map::Map;
 /// The nodes that `me`, with `roles` and these [`partners`], needs a link to; never itself.
 pub(super) fn required(map: &Map, me: NodeId, roles: Roles, partners: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
     let mut nodes = BTreeSet::new();
-    for (_, region) in map.regions() {
-        if roles.connection || roles.messaging || region.instances.contains(&me) {
-            nodes.extend(region.instances.iter().copied());
+    for (region, _) in map.regions() {
+        if roles.connection || roles.messaging || map.holds(region, me) {
+            nodes.extend(map.holders(region));
         }
     }
     nodes.extend(partners);
@@ -19,15 +19,15 @@ pub(super) fn required(map: &Map, me: NodeId, roles: Roles, partners: &BTreeSet<
     nodes
 }
 
-/// The instances of regions that devices move to or from, from or to one that `me` serves: what either side knows, the other has to be
+/// The holders of regions that devices move to or from, from or to one that `me` serves: what either side knows, the other has to be
 /// able to ask for.
 pub(crate) fn partners(map: &Map, me: NodeId) -> BTreeSet<NodeId> {
-    let serves = |region: RegionId| map.instances(region).contains(&me);
+    let serves = |region: RegionId| map.holds(region, me);
     let mut nodes = BTreeSet::new();
     for (a, b) in map.moving_pairs() {
         for (here, there) in [(a, b), (b, a)] {
             if serves(here) {
-                nodes.extend(map.instances(there).iter().copied());
+                nodes.extend(map.holders(there));
             }
         }
     }
@@ -40,7 +40,6 @@ pub(super) fn requires(map: &Map, node: NodeId, me: NodeId) -> bool {
     let Some(roles) = map.node(node).map(|node| node.roles) else {
         return false;
     };
-    map.regions().any(|(_, region)| {
-        region.instances.contains(&me) && (roles.connection || roles.messaging || region.instances.contains(&node))
-    })
+    map.regions()
+        .any(|(region, _)| map.holds(region, me) && (roles.connection || roles.messaging || map.holds(region, node)))
 }

@@ -167,7 +167,7 @@ impl Router {
         self.end(now, session, End::Superseded, out);
     }
 
-    /// Tells every instance of the device's region that can be reached, and of its second one while it moves. The session is
+    /// Tells every holder of the device's region that can be reached, and of its second one while it moves. The session is
     /// registering.
     pub(super) fn register(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
         let Some(device) = self.sessions.find(session) else {
@@ -176,8 +176,8 @@ impl Router {
         let (key, epoch) = (device.key, device.epoch);
         let mut instances: Vec<(RegionId, NodeId)> = Vec::new();
         for region in self.map.regions_of(key) {
-            let ready = self.map.instances(region).iter().filter(|&&node| self.ready(node));
-            instances.extend(ready.map(|&node| (region, node)));
+            let ready = self.map.holders(region).filter(|&node| self.ready(node));
+            instances.extend(ready.map(|node| (region, node)));
         }
         if trunkline_wire::planted!(RegisterAtOne) {
             instances.truncate(1);
@@ -347,7 +347,7 @@ impl Router {
     }
 
     pub(super) fn unregister(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
-        for &node in self.map.instances(region) {
+        for node in self.map.holders(region) {
             if self.ready(node) {
                 out.link(node, &Unregister { region, device, epoch });
             }

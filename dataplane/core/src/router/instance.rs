@@ -52,7 +52,8 @@ impl Router {
     pub(super) fn serve_regions(&mut self, now: Now) {
         let own = self.config.node;
         let map = std::sync::Arc::clone(&self.map);
-        let serves = |region: RegionId| map.instances(region).contains(&own);
+        // A standby answers those who ask it by an older map, or a newer one.
+        let serves = |region: RegionId| map.holds(region, own);
         self.served = map
             .regions()
             .map(|(region, _)| region)

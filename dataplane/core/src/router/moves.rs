@@ -6,6 +6,9 @@
 //! end       by S              R forgets, server by server, once each has this version
 //! ```
 //!
+//! An instance that comes is a region's *standby* first, and one that goes is in the end: told of all that an instance is told of, and not
+//! asked by those who have that map. Both are called holders here.
+//!
 //! Nothing here knows which of the three a version is: that a device has a second region is enough. Each node announces the version
 //! that all its shards use. From that follows who is *behind*: what a server of an older map registers is relayed; an instance that is
 //! itself behind says "try again" where it would have said "offline". A registration that has no place in its region by this
@@ -64,15 +67,15 @@ impl Router {
             return true;
         }
         let version = self.map.id().version;
-        let instances = self.map.regions().flat_map(|(_, region)| &region.instances);
-        let instances: BTreeSet<NodeId> = instances.copied().filter(|node| *node != self.config.node).collect();
+        let holders = self.map.regions().flat_map(|(region, _)| self.map.holders(region));
+        let holders: BTreeSet<NodeId> = holders.filter(|node| *node != self.config.node).collect();
         let awaited = |node: &NodeId| match self.links.get(node) {
             Some(LinkView::Up { .. }) => true,
             Some(LinkView::Down { since }) => self.partners.contains(node) && *since + GONE_AFTER > now.at,
             None => false,
         };
         self.in_sync()
-            && instances
+            && holders
                 .iter()
                 .filter(|node| awaited(node))
                 .all(|node| self.announced(*node) >= version)
@@ -165,7 +168,7 @@ impl Router {
         let Word { epoch, ended } = word;
         let map = Arc::clone(&self.map);
         for other in map.regions_of(device).filter(|&other| other != region) {
-            for &node in map.instances(other) {
+            for node in map.holders(other) {
                 let relay = Relay {
                     region: other,
                     device,
@@ -260,7 +263,7 @@ impl Router {
                         epoch,
                         ended: false,
                     };
-                    for &node in map.instances(region) {
+                    for node in map.holders(region) {
                         if node == self.config.node {
                             own.push(relay);
                         } else if to.is_none_or(|to| to == node) && node != epoch.node {
@@ -324,8 +327,11 @@ impl Router {
         if map.id().lineage != old.id().lineage {
             self.versions.highest = map.id().version;
         }
-        let same_instances = map.regions().all(|(id, region)| old.instances(id) == region.instances);
-        if moved || !same_instances {
+        let same_holders = map.regions().all(|(id, _)| {
+            let known = |node| old.holds(id, node);
+            map.holders(id).all(known)
+        });
+        if moved || !same_holders {
             self.register_anew(now, old, out);
         }
         if moved {
@@ -382,8 +388,8 @@ impl Router {
             }
             for region in map.regions_of(device) {
                 let told = before.belongs(device, region);
-                for &node in map.instances(region) {
-                    let told = told && before.instances(region).contains(&node);
+                for node in map.holders(region) {
+                    let told = told && before.holds(region, node);
                     if node == self.config.node {
                         self.take_registration(now, region, node, device, epoch, out);
                     } else if !told && matches!(self.links.get(&node), Some(LinkView::Up { .. })) {

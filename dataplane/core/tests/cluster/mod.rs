@@ -218,7 +218,7 @@ impl Cluster {
             let map = Arc::clone(self.hosts[from].router.map());
             let is_server = map.node(node(from)).is_some_and(|n| n.roles.connection);
             for (region, _) in map.regions().filter(|_| is_server) {
-                if map.instances(region).contains(&node(to)) {
+                if map.holds(region, node(to)) {
                     let begin = SyncBegin { region, sync: serial }.to_vec();
                     self.carry_out(from);
                     self.links

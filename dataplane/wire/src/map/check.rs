@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Contents, MapError, Node, Region};
+use super::{Contents, MapError, Node};
 use crate::id::{NodeId, RegionId};
 
 /// The most nodes. Every connection server holds a link to every instance of its devices' regions, so that more would not work either.
 pub const NODES_MAX: usize = 4096;
 /// The most regions.
 pub const REGIONS_MAX: usize = 4096;
-/// The most instances of one region. A session is registered at each of them.
+/// The most instances of one region, standbys included. A session is registered at each of them.
 pub const INSTANCES_MAX: usize = 16;
 /// The most devices with an override: what a node can hold in tens of megabytes and check in a tenth of a second.
 pub const OVERRIDES_MAX: usize = 1 << 20;
@@ -30,6 +30,7 @@ pub(super) fn contents(version: u64, contents: &Contents) -> Result<(), MapError
     at_most("overrides", contents.overrides.len(), OVERRIDES_MAX)?;
     nodes(contents)?;
     regions(contents)?;
+    standbys(contents)?;
     slots(contents)?;
     overrides(contents)
 }
@@ -79,16 +80,32 @@ fn regions(contents: &Contents) -> Result<(), MapError> {
     for (&id, region) in &contents.regions {
         name("region", u32::from(id.0), &region.name, &mut names)?;
         at_most("instances in a region", region.instances.len(), INSTANCES_MAX)?;
-        instances(contents, id, region)?;
+        instances(contents, id, &region.instances)?;
     }
     Ok(())
 }
 
-fn instances(contents: &Contents, region: RegionId, of: &Region) -> Result<(), MapError> {
-    if !of.instances.is_sorted_by(|a, b| a < b) {
+/// Each is named once, here or among the instances.
+fn standbys(contents: &Contents) -> Result<(), MapError> {
+    for (&region, standbys) in &contents.standbys {
+        let Some(of) = contents.regions.get(&region) else {
+            return Err(MapError::StandbyRegion(region));
+        };
+        let all = of.instances.len() + standbys.len();
+        at_most("instances in a region", all, INSTANCES_MAX)?;
+        if standbys.is_empty() || standbys.iter().any(|node| of.instances.contains(node)) {
+            return Err(MapError::StandbyTwice(region));
+        }
+        instances(contents, region, standbys)?;
+    }
+    Ok(())
+}
+
+fn instances(contents: &Contents, region: RegionId, nodes: &[NodeId]) -> Result<(), MapError> {
+    if !nodes.is_sorted_by(|a, b| a < b) {
         return Err(MapError::InstanceOrder(region));
     }
-    for &node in &of.instances {
+    for &node in nodes {
         match contents.nodes.get(&node) {
             None => return Err(MapError::InstanceUnknown { region, node }),
             Some(found) if !found.roles.region => return Err(MapError::InstanceRole { region, node }),

@@ -35,6 +35,7 @@ pub(super) fn encode(base: &Map, next: &Map) -> Vec<u8> {
         after.iter().map(|(k, r)| pairs((k, r))),
     );
     put_difference(&mut out, base.overrides_also.iter(), next.overrides_also.iter());
+    put_difference(&mut out, base.standbys.iter(), next.standbys.iter());
     out
 }
 
@@ -61,6 +62,7 @@ pub(super) fn apply(base: &Map, delta: &[u8], expected: MapId) -> Result<Map, Ma
         "changed moving devices",
         OVERRIDES_MAX,
     )?;
+    change(&mut reader, &mut contents.standbys, "changed standbys", REGIONS_MAX)?;
     reader.finish()?;
 
     let next = Map::build(to.lineage, to.version, contents)?;

@@ -12,13 +12,14 @@ const MAGIC: [u8; 4] = *b"TKM1";
 
 /// The most bytes of a map's encoding, and of a delta's.
 pub const MAP_BYTES_MAX: usize = 4 + 8 + 8 // magic, lineage, version
-    + 6 * 4 // counts of the sections
+    + 7 * 4 // counts of the sections
     + REGIONS_MAX * (2 + 1 + NAME_BYTES_MAX + 1 + INSTANCES_MAX * 4)
     + NODES_MAX * (4 + 1 + NAME_BYTES_MAX + 8 + 1 + 3 * 19)
     + SLOTS * (2 + 2) // runs
     + SLOTS * (2 + 2) // second regions
     + OVERRIDES_MAX * (16 + 2)
-    + OVERRIDES_MAX * (16 + 2); // second regions
+    + OVERRIDES_MAX * (16 + 2) // second regions
+    + REGIONS_MAX * (2 + 1 + INSTANCES_MAX * 4); // standbys
 const _: () = assert!(MAP_BYTES_MAX < 48 << 20);
 
 pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
@@ -40,6 +41,7 @@ pub(super) fn encode(map: &Map) -> Vec<u8> {
         map.overrides_sorted().iter().map(|(key, region)| (key, region)),
     );
     put_table(&mut out, map.overrides_also.iter());
+    put_table(&mut out, map.standbys.iter());
     out
 }
 
@@ -91,6 +93,7 @@ fn parse(bytes: &[u8]) -> Result<(u64, u64, Contents), MapError> {
         overrides_also: table(&mut reader, "moving devices", OVERRIDES_MAX)?
             .into_iter()
             .collect(),
+        standbys: table(&mut reader, "standbys", REGIONS_MAX)?.into_iter().collect(),
     };
     reader.finish()?;
     Ok((lineage, version, contents))
@@ -161,20 +164,29 @@ where
 impl<'a> Field<'a> for Region {
     fn put(&self, out: &mut Vec<u8>) {
         Text::clipped(&self.name).put(out);
-        out.push(self.instances.len() as u8);
-        for node in &self.instances {
-            node.put(out);
-        }
+        self.instances.put(out);
     }
 
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let name = Text::take(reader)?.as_str().to_owned();
+        let instances = Field::take(reader)?;
+        Ok(Region { name, instances })
+    }
+}
+
+/// Instances, or standbys, of one region.
+impl<'a> Field<'a> for Vec<NodeId> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.len() as u8);
+        self.iter().for_each(|node| node.put(out));
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let count = usize::from(reader.u8()?);
         if count > INSTANCES_MAX {
             return Err(DecodeError::TooLong("instances"));
         }
-        let instances = (0..count).map(|_| NodeId::take(reader)).collect::<Result<_, _>>()?;
-        Ok(Region { name, instances })
+        (0..count).map(|_| NodeId::take(reader)).collect()
     }
 }
 const _: () = assert!(INSTANCES_MAX <= u8::MAX as usize);

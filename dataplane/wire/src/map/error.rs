@@ -127,6 +127,12 @@ pub enum MapError {
     /// A region's instances don't ascend.
     #[error("the instances of region {0} are not in ascending order, or one is named twice")]
     InstanceOrder(RegionId),
+    /// A region that isn't there has standbys.
+    #[error("unknown region {0} has standbys")]
+    StandbyRegion(RegionId),
+    /// A region's standby is an instance of it already, or a region is named that has none.
+    #[error("a standby of region {0} is its instance as well, or it is named and has none")]
+    StandbyTwice(RegionId),
     /// Node 0 is nobody.
     #[error("node 0 is nobody, and can't be a member")]
     NodeZero,

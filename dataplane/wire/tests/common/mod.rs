@@ -103,6 +103,14 @@ pub fn contents() -> impl Strategy<Value = Contents> {
             contents.slots[usize::from(start)..].fill(*region.get(&ids));
         }
         contents.regions = with_instances(regions, &contents.nodes);
+        for (id, region) in &mut contents.regions {
+            // Every other region's last one comes, or goes.
+            if id.0 % 2 == 1
+                && let Some(standby) = region.instances.pop()
+            {
+                contents.standbys.insert(*id, vec![standby]);
+            }
+        }
         for (key, (region, second)) in overrides {
             let (region, second) = (*region.get(&ids), *second.get(&ids));
             contents.overrides.insert(key, region);
