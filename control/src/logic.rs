@@ -10,6 +10,7 @@
 mod join;
 mod moves;
 mod operator;
+mod turns;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,7 +38,7 @@ pub enum Request {
         /// Its share of the slots, against the others'.
         weight: u32,
     },
-    /// Has a node send its devices elsewhere and let none in, until that is undone or the node starts anew.
+    /// Has a node send its devices elsewhere and let none in, until that is undone: also when it, or the control plane, starts anew.
     Drain {
         /// Its id or its name.
         node: NodeRef,
@@ -82,6 +82,27 @@ pub enum Request {
         /// The region's name.
         name: String,
         /// Only says what would move.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Makes a node an instance of a region, whatever its settings say, until that is taken back. A move.
+    AddInstance {
+        /// Its id or its name.
+        node: NodeRef,
+        /// The region's name.
+        region: String,
+        /// Only says what would happen.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Makes a node an instance of a region no longer, whatever its settings say, until that is taken back. A move.
+    RemoveInstance {
+        /// Its id or its name.
+        node: NodeRef,
+        /// The region's name; absent: all that it serves.
+        #[serde(default)]
+        region: Option<String>,
+        /// Only says what would happen.
         #[serde(default)]
         dry_run: bool,
     },

@@ -6,6 +6,7 @@
 
 mod encoding;
 pub mod moves;
+pub mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use trunkline_wire::map::{self, Contents, Roles, SLOTS};
 pub use self::encoding::Key;
 pub(crate) use self::encoding::{put_changes, take_changes};
 pub use self::moves::Move;
+use self::moves::Way;
+pub use self::orders::Orders;
 use crate::store::{Batch, Records, StoreError};
 
 /// The region of each slot.
@@ -40,6 +43,8 @@ pub struct State {
     pub regions: BTreeMap<RegionId, Region>,
     /// All devices that were enrolled.
     pub devices: BTreeMap<DeviceKey, Device>,
+    /// What operators have said of nodes.
+    pub orders: BTreeMap<NodeId, Orders>,
     /// Moves that are under way, and the latest that are over, by their numbers.
     pub moves: BTreeMap<u32, Move>,
 }
@@ -100,6 +105,8 @@ pub enum Change {
     Device(DeviceKey, Option<Device>),
     /// A move.
     Move(u32, Option<Move>),
+    /// What an operator has said of a node.
+    Orders(NodeId, Option<Orders>),
 }
 
 /// What applying a [`Change`] did.
@@ -126,12 +133,14 @@ impl State {
         let regions = self.regions.keys().map(|id| Key::Region(*id));
         let devices = self.devices.keys().map(|key| Key::Device(*key));
         let moves = self.moves.keys().map(|id| Key::Move(*id));
+        let orders = self.orders.keys().map(|id| Key::Orders(*id));
         let keys: BTreeSet<Key> = [Key::Meta, Key::Slots]
             .into_iter()
             .chain(nodes)
             .chain(regions)
             .chain(devices)
             .chain(moves)
+            .chain(orders)
             .collect();
         let batch = self.batch(&keys);
         batch
@@ -189,6 +198,10 @@ impl State {
                 let undo = Change::Move(id, old);
                 Applied { undo, visible }
             }
+            Change::Orders(id, orders) => {
+                let undo = Change::Orders(id, replace(&mut self.orders, id, orders));
+                Applied { undo, visible: false }
+            }
         }
     }
 
@@ -241,6 +254,15 @@ impl State {
         self.members()
             .filter(move |(_, node)| node.regions.contains(&region))
             .map(|(id, _)| id)
+    }
+
+    /// The members that are to be instances of `region`, and are told of its sessions by now, or soon.
+    pub fn arriving(&self, region: RegionId) -> impl Iterator<Item = NodeId> {
+        let open = self.moves.values().filter(|moved| !moved.stage.is_over());
+        let turns = open.flat_map(|moved| &moved.turns);
+        turns
+            .filter(move |turn| turn.region == region && turn.way == Way::Comes)
+            .map(|turn| turn.node)
     }
 
     /// The region of that name.
@@ -339,6 +361,13 @@ pub(crate) mod tests {
             devices: BTreeMap::from([(DeviceKey(1 << 100), device), (DeviceKey(2), waiting)]),
             region_highest: 5,
             moves: BTreeMap::from([(3, moving())]),
+            orders: BTreeMap::from([(
+                NodeId(4),
+                Orders {
+                    drain: Some(20),
+                    regions: BTreeMap::from([("us".into(), false)]),
+                },
+            )]),
         }
     }
 
@@ -353,6 +382,7 @@ pub(crate) mod tests {
                 to: RegionId(1),
             }],
             devices: Vec::new(),
+            turns: Vec::new(),
             retire: None,
             asked_ms: 8,
             stage_ms: 8,
@@ -392,6 +422,7 @@ pub(crate) mod tests {
                 }),
             ),
             Change::Device(DeviceKey(2), None),
+            Change::Orders(NodeId(4), None),
             Change::Move(3, None),
             Change::Move(4, Some(moving())),
         ] {

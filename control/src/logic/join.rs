@@ -16,7 +16,7 @@ use trunkline_wire::map::{INSTANCES_MAX, MapId, NODES_MAX, REGIONS_MAX};
 use super::{ConnectionId, Logic, Now, Outbox, Role, Waiting, fail};
 use crate::config::check_name;
 use crate::membership::Lease;
-use crate::state::{Change, Key, Node};
+use crate::state::{Change, Key, Node, Orders};
 
 /// Nodes that are remembered: the members, and those that left and may come back under their id.
 const NODES_KNOWN_MAX: usize = 4 * NODES_MAX;
@@ -74,16 +74,23 @@ impl Logic {
             (name, _) => name.to_owned(),
         };
         check_addresses(join)?;
-        let regions = self.check_regions(id, join)?;
+        let named = self.check_regions(id, join)?;
 
         // From here on nothing is refused.
         if let Some(evicted) = evicted {
             self.leases.remove(evicted);
+            self.end_turns(now, evicted);
             self.change(now.at, Change::Node(evicted, None));
+            // They were said of the node of that name.
+            let orders = self.state.orders.get(&evicted).cloned().unwrap_or_default();
+            self.set_orders(now, evicted, Orders::default());
+            self.set_orders(now, id, orders);
         }
-        let regions = regions.into_iter().map(|name| match self.state.region_named(name) {
+        let (names, orders) = self.regions_ordered(id, &named);
+        self.set_orders(now, id, orders);
+        let regions = names.into_iter().map(|name| match self.state.region_named(&name) {
             Some(region) => region,
-            None => self.add_region(now, name.to_owned(), WEIGHT_DEFAULT),
+            None => self.add_region(now, name, WEIGHT_DEFAULT),
         });
         let regions: BTreeSet<RegionId> = regions.collect();
         let node = Node {
@@ -93,10 +100,11 @@ impl Logic {
             device_address: join.device_address,
             peer_address: join.peer_address,
             http_address: join.http_address,
-            regions,
+            regions: self.regions_at_once(id, &regions),
             member: true,
         };
         self.admitted(now, id, node);
+        self.let_come(now, id, &regions);
         Ok((id, held))
     }
 
@@ -210,7 +218,9 @@ impl Logic {
             match self.state.region_named(name) {
                 None => new += 1,
                 Some(region) => {
-                    let others = self.state.instances(region).filter(|instance| *instance != id).count();
+                    let holders = self.state.instances(region).chain(self.state.arriving(region));
+                    let others: BTreeSet<NodeId> = holders.filter(|holder| *holder != id).collect();
+                    let others = others.len();
                     if others >= INSTANCES_MAX {
                         return Err(format!(
                             "the region `{name}` has {INSTANCES_MAX} instances, and more are not possible"

@@ -1,4 +1,5 @@
-//! Moves of slots and devices from one region to another, step by step, each a version of the map.
+//! Moves of slots and devices from one region to another, and of nodes to and from regions ([`super::turns`]), step by step, each a
+//! version of the map.
 //!
 //! ```text
 //! both     registered at R and S, found by R     then all members have settled it
@@ -21,7 +22,7 @@ use super::{Logic, Now};
 use crate::assignment;
 use crate::membership::Lease;
 use crate::request::What;
-use crate::state::moves::{MOVE_DEVICES_MAX, Mover, RUNS_MAX, Run, Stage, Then, runs};
+use crate::state::moves::{MOVE_DEVICES_MAX, Mover, RUNS_MAX, Run, Stage, Then, Turn, Way, runs};
 use crate::state::{Change, Device, Move, Region, Slots};
 
 /// Moves of which the map says something at a time: each makes three versions of it, and keeps sessions registered twice.
@@ -38,9 +39,10 @@ pub const SHARE_WHOLE: u32 = 10_000;
 
 /// What is to move, before it is one.
 #[derive(Debug, Default)]
-struct Plan {
+pub(super) struct Plan {
     slots: Vec<Run>,
     devices: Vec<Mover>,
+    turns: Vec<Turn>,
     retire: Option<RegionId>,
     /// A device that has to be enrolled for it, under this name.
     enroll: Option<(DeviceKey, String)>,
@@ -66,7 +68,7 @@ impl Logic {
             .state
             .moves
             .iter()
-            .filter(|(_, moved)| active(moved) && moved.since <= settled)
+            .filter(|(_, moved)| active(moved) && (moved.since <= settled || self.is_urgent(now, moved)))
             .map(|(id, _)| *id)
             .collect();
         due.into_iter().for_each(|id| self.step(now, id));
@@ -95,7 +97,7 @@ impl Logic {
         self.state
             .moves
             .values()
-            .filter(|moved| moved.stage.is_active())
+            .filter(|moved| moved.stage.is_active() && !moved.is_turn())
             .count()
     }
 
@@ -149,16 +151,21 @@ impl Logic {
         self.begin(now, id);
     }
 
-    fn add_move(&mut self, now: Now, plan: Plan) -> u32 {
+    pub(super) fn add_move(&mut self, now: Now, plan: Plan) -> u32 {
         let id = self.state.moves.last_key_value().map_or(0, |(id, _)| *id) + 1;
         let Plan {
-            slots, devices, retire, ..
+            slots,
+            devices,
+            turns,
+            retire,
+            ..
         } = plan;
         let moved = Move {
             stage: Stage::Pending,
             since: 0,
             slots,
             devices,
+            turns,
             retire,
             asked_ms: now.wall_ms,
             stage_ms: now.wall_ms,
@@ -167,7 +174,7 @@ impl Logic {
         id
     }
 
-    fn enter(&mut self, now: Now, id: u32, stage: Stage) -> Move {
+    pub(super) fn enter(&mut self, now: Now, id: u32, stage: Stage) -> Move {
         let mut moved = self.state.moves[&id].clone();
         moved.stage = stage;
         moved.stage_ms = now.wall_ms;
@@ -180,7 +187,7 @@ impl Logic {
         moved
     }
 
-    fn begin(&mut self, now: Now, id: u32) {
+    pub(super) fn begin(&mut self, now: Now, id: u32) {
         let moved = self.enter(now, id, Stage::Both);
         self.counters.moves_begun += 1;
         for mover in moved.devices.iter().filter(|mover| mover.then != Then::Removed) {
@@ -188,8 +195,12 @@ impl Logic {
         }
     }
 
-    fn step(&mut self, now: Now, id: u32) {
+    pub(super) fn step(&mut self, now: Now, id: u32) {
         match self.state.moves[&id].stage {
+            Stage::Both if self.state.moves[&id].is_turn() => {
+                let moved = self.enter(now, id, Stage::End);
+                self.take_turns(now, &moved.turns);
+            }
             Stage::Both => {
                 let moved = self.enter(now, id, Stage::Switch);
                 if let Some(mut slots) = self.state.slots.clone() {
@@ -231,6 +242,8 @@ impl Logic {
         for (id, mut node) in nodes {
             node.regions.remove(&region);
             self.change(now.at, Change::Node(id, Some(node)));
+            // Else its settings would bring it back when the node joins again.
+            self.order_region(now, id, self.region_name(region).to_owned(), false);
         }
         self.devices_by_region.remove(&region);
         self.change(now.at, Change::Region(region, None));
@@ -357,7 +370,7 @@ impl Logic {
             slots,
             devices,
             retire: Some(region),
-            enroll: None,
+            ..Plan::default()
         };
         self.undertake(now, plan, dry_run)
     }
@@ -380,6 +393,7 @@ impl Logic {
                         Then::Removed => {}
                     }
                 }
+                self.order_turns(now, &contrary(&moved.turns));
             }
             Stage::Switch | Stage::End => {
                 return Err(format!(
@@ -447,7 +461,7 @@ impl Logic {
             };
             json!({ "node": node.0, "name": name, "lease": lease })
         });
-        let mut value = plan_json(self, &moved.slots, &moved.devices, moved.retire);
+        let mut value = plan_json(self, &moved.slots, &moved.devices, &moved.turns, moved.retire);
         value["move"] = id.into();
         value["stage"] = moved.stage.name().into();
         value["over"] = moved.stage.is_over().into();
@@ -461,10 +475,10 @@ impl Logic {
     }
 
     /// Checks the whole of it, then begins it.
-    fn undertake(&mut self, now: Now, plan: Plan, dry_run: bool) -> Result<Reply, Refused> {
+    pub(super) fn undertake(&mut self, now: Now, plan: Plan, dry_run: bool) -> Result<Reply, Refused> {
         self.check(&plan)?;
         if dry_run {
-            let mut value = plan_json(self, &plan.slots, &plan.devices, plan.retire);
+            let mut value = plan_json(self, &plan.slots, &plan.devices, &plan.turns, plan.retire);
             value["dry_run"] = true.into();
             value["moved"] = value["slots"].clone();
             return Ok(Reply::Now(value));
@@ -483,13 +497,14 @@ impl Logic {
             let name = self.region_name(region).to_owned();
             self.change(now.at, Change::Region(region, Some(Region { name, weight: 0 })));
         }
+        self.order_turns(now, &plan.turns);
         let id = self.add_move(now, plan);
         self.advance_moves(now);
         Ok(Reply::Committed(Answer::Move(id)))
     }
 
     fn check(&self, plan: &Plan) -> Result<(), Refused> {
-        if plan.slots.is_empty() && plan.devices.is_empty() && plan.retire.is_none() {
+        if plan.slots.is_empty() && plan.devices.is_empty() && plan.turns.is_empty() && plan.retire.is_none() {
             return Err("there is nothing to move".into());
         }
         if self.open_moves() >= MOVES_OPEN_MAX {
@@ -510,6 +525,7 @@ impl Logic {
         }
         for (id, other) in self.state.moves.iter().filter(|(_, moved)| !moved.stage.is_over()) {
             let retired = |region: RegionId| other.retire == Some(region) || plan.retire == Some(region);
+            let comes_or_goes = |turn: &Turn| plan.retire == Some(turn.region);
             let touched = plan.pairs().chain(other.pairs()).flat_map(|(from, to)| [from, to]);
             let clash = if let Some(slot) = overlap(&plan.slots, &other.slots) {
                 format!("slot {slot} is")
@@ -517,7 +533,8 @@ impl Logic {
                 "the device, or one of them, is".to_owned()
             } else if returns_to(&other.devices, &plan.slots) || returns_to(&plan.devices, &other.slots) {
                 "a device that goes back to one of these slots is".to_owned()
-            } else if plan.retire.is_some() && touched.into_iter().any(retired)
+            } else if plan.retire.is_some()
+                && (touched.into_iter().any(retired) || other.turns.iter().any(comes_or_goes))
                 || other
                     .retire
                     .is_some_and(|region| plan.pairs().any(|(from, to)| from == region || to == region))
@@ -628,6 +645,14 @@ impl Logic {
 }
 
 impl Plan {
+    /// Of nodes that come to regions or go.
+    pub(super) fn of_turns(turns: Vec<Turn>) -> Plan {
+        Plan {
+            turns,
+            ..Plan::default()
+        }
+    }
+
     fn pairs(&self) -> impl Iterator<Item = (RegionId, RegionId)> {
         let slots = self.slots.iter().map(|run| (run.from, run.to));
         slots.chain(self.devices.iter().map(|mover| (mover.from, mover.to)))
@@ -672,7 +697,19 @@ fn without(before: &Slots, after: &Slots, region: RegionId) -> Slots {
     slots
 }
 
-fn plan_json(logic: &Logic, slots: &[Run], devices: &[Mover], retire: Option<RegionId>) -> Value {
+/// What takes these back.
+fn contrary(turns: &[Turn]) -> Vec<Turn> {
+    let contrary = turns.iter().map(|turn| Turn {
+        way: match turn.way {
+            Way::Comes => Way::Goes,
+            Way::Goes => Way::Comes,
+        },
+        ..*turn
+    });
+    contrary.collect()
+}
+
+fn plan_json(logic: &Logic, slots: &[Run], devices: &[Mover], turns: &[Turn], retire: Option<RegionId>) -> Value {
     let mut pairs: std::collections::BTreeMap<(RegionId, RegionId), (usize, usize)> = Default::default();
     for run in slots {
         pairs.entry((run.from, run.to)).or_default().0 += usize::from(run.last - run.first) + 1;
@@ -684,12 +721,25 @@ fn plan_json(logic: &Logic, slots: &[Run], devices: &[Mover], retire: Option<Reg
         let (from, to) = (logic.region_name(*from), logic.region_name(*to));
         json!({ "from": from, "to": to, "slots": slots, "devices": devices })
     });
+    let turns = turns.iter().map(|turn| {
+        let node = logic.state.nodes.get(&turn.node);
+        json!({
+            "node": turn.node.0,
+            "name": node.map_or("?", |node| &node.name),
+            "region": logic.region_name(turn.region),
+            "way": match turn.way {
+                Way::Comes => "comes",
+                Way::Goes => "goes",
+            },
+        })
+    });
     let all: usize = pairs.values().map(|(slots, _)| slots).sum();
     json!({
         "slots": all,
         "devices": devices.len(),
         "pairs": named.collect::<Vec<_>>(),
         "pairs_left_out": pairs.len().saturating_sub(NAMED_MAX),
+        "instances": turns.collect::<Vec<_>>(),
         "removes_region": retire.map(|region| logic.region_name(region)),
     })
 }

@@ -133,6 +133,10 @@ impl Logic {
             Request::MoveState { id } => self.show_move(now, id).map(Reply::Now),
             Request::AbortMove { id } => self.abort_move(now, id),
             Request::RemoveRegion { name, dry_run } => self.remove_region(now, &name, dry_run),
+            Request::AddInstance { node, region, dry_run } => self.add_instance(now, &node, &region, dry_run),
+            Request::RemoveInstance { node, region, dry_run } => {
+                self.remove_instance(now, &node, region.as_deref(), dry_run)
+            }
             Request::RemoveNode { node, force } => self.remove_node(now, &node, force, out),
             Request::Backup { path } => {
                 if !path.starts_with('/') {
@@ -239,14 +243,24 @@ impl Logic {
                     "the cluster has {REGIONS_MAX} regions, and more are not possible"
                 ));
             }
-            None => self.add_region(now, name.clone(), weight),
+            None => {
+                // Who was kept from the region of that name, since it was removed, may serve it again.
+                let kept_from = self.state.orders.iter();
+                let kept_from = kept_from.filter(|(_, orders)| orders.regions.get(&name) == Some(&false));
+                let kept_from: Vec<_> = kept_from.map(|(node, orders)| (*node, orders.clone())).collect();
+                for (node, mut orders) in kept_from {
+                    orders.regions.remove(&name);
+                    self.set_orders(now, node, orders);
+                }
+                self.add_region(now, name.clone(), weight)
+            }
         };
         let note = "slots move with the next rebalance";
         let done = json!({ "region": name, "id": id.0, "weight": weight, "note": note });
         Ok(Reply::Committed(Answer::Done(done)))
     }
 
-    fn find_node(&self, node: &NodeRef) -> Result<NodeId, Refused> {
+    pub(super) fn find_node(&self, node: &NodeRef) -> Result<NodeId, Refused> {
         let found = match node {
             NodeRef::Id(id) => Some(NodeId(*id)).filter(|id| self.state.nodes.contains_key(id)),
             NodeRef::Name(name) => self.state.node_named(name),
@@ -334,7 +348,14 @@ impl Logic {
     /// Nodes, from the one after `after`, as many as fit a frame; with the first page the regions and the counters.
     pub fn status(&self, now: Now, after: Option<u32>) -> Value {
         let members = self
+        for region in record.regions.iter().filter(|_| record.member) {
+            if self.state.instances(*region).all(|instance| instance == id) {
+                self.hurry(now, *region, id);
+            }
+        }
+        self.end_turns(now, id);
             .state
+        self.change(now.at, Change::Orders(id, None));
             .nodes
             .range(NodeId(after.map_or(0, |after| after.saturating_add(1)))..);
         let mut page = Page::default();
@@ -418,6 +439,7 @@ impl Logic {
             }
         };
         let mut page = Page::default();
+                "arriving": self.state.arriving(*id).map(|node| node.0).collect::<Vec<_>>(),
         for (key, device) in self.state.devices.range(DeviceKey(first)..) {
             let mut entry = self.device(*key);
             entry["device"] = device.id.clone().into();

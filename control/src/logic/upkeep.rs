@@ -56,6 +56,11 @@ impl Logic {
             return false;
         };
         let before = record.clone();
+        for region in &before.regions {
+            if self.state.instances(*region).all(|instance| instance == node) {
+                self.hurry(now, *region, node);
+            }
+        }
         record
             .regions
             .retain(|region| self.state.instances(*region).all(|instance| instance == node));
@@ -63,6 +68,7 @@ impl Logic {
             record.regions = before.regions.clone();
             record.member = false;
             self.leases.remove(node);
+            self.end_turns(now, node);
         } else {
             warn!(%node, "is the last instance of a region: it stays in the map until another joins, or it is removed by force");
         }
@@ -174,7 +180,10 @@ impl Logic {
         let state = &self.state;
         let may_leave = |node: NodeId| {
             let regions = state.nodes.get(&node).map(|record| &record.regions);
-            let not_alone = |region: &RegionId| state.instances(*region).any(|instance| instance != node);
+            let not_alone = |region: &RegionId| {
+                let mut others = state.instances(*region).chain(state.arriving(*region));
+                others.any(|instance| instance != node)
+            };
             regions.is_none_or(|regions| regions.is_empty() || regions.iter().any(not_alone))
         };
         match self.leases.due(now.at, members, may_leave) {

@@ -26,6 +26,8 @@ pub enum Key {
     Device(DeviceKey),
     /// A move.
     Move(u32),
+    /// What an operator has said of a node.
+    Orders(NodeId),
     /// A step back from this version ([`crate::history`]).
     Step(u64),
 }
@@ -40,6 +42,7 @@ impl Key {
             Key::Region(id) => (b'r', &id.0.to_be_bytes()),
             Key::Device(key) => (b'd', &key.0.to_be_bytes()),
             Key::Move(id) => (b'v', &id.to_be_bytes()),
+            Key::Orders(id) => (b'o', &id.0.to_be_bytes()),
             Key::Step(version) => (b'h', &version.to_be_bytes()),
         };
         [&[letter], number].concat()
@@ -55,6 +58,7 @@ impl Key {
             b'v' => Key::Move(u32::from_be_bytes(number.try_into().ok()?)),
             b'r' => Key::Region(RegionId(u16::from_be_bytes(number.try_into().ok()?))),
             b'd' => Key::Device(DeviceKey(u128::from_be_bytes(number.try_into().ok()?))),
+            b'o' => Key::Orders(NodeId(u32::from_be_bytes(number.try_into().ok()?))),
             b'h' => Key::Step(u64::from_be_bytes(number.try_into().ok()?)),
             _ => return None,
         })
@@ -68,6 +72,7 @@ impl Key {
             Change::Region(id, _) => Key::Region(*id),
             Change::Device(key, _) => Key::Device(*key),
             Change::Move(id, _) => Key::Move(*id),
+            Change::Orders(id, _) => Key::Orders(*id),
         }
     }
 }
@@ -88,6 +93,7 @@ pub(super) fn value_of(state: &State, key: Key) -> Option<Vec<u8>> {
         Key::Region(id) => state.regions.get(&id).map(written),
         Key::Device(key) => state.devices.get(&key).map(written),
         Key::Move(id) => state.moves.get(&id).map(written),
+        Key::Orders(id) => state.orders.get(&id).map(written),
         Key::Step(_) => unreachable!("steps belong to the history"),
     }
 }
@@ -118,6 +124,7 @@ fn take_record(state: &mut State, key: Key, reader: &mut Reader<'_>) -> Result<(
         Key::Region(id) => drop(state.regions.insert(id, take(reader)?)),
         Key::Device(key) => drop(state.devices.insert(key, take(reader)?)),
         Key::Move(id) => drop(state.moves.insert(id, take(reader)?)),
+        Key::Orders(id) => drop(state.orders.insert(id, take(reader)?)),
         // The history reads these.
         Key::Step(_) => drop(reader.rest()),
     }
@@ -137,6 +144,7 @@ pub(crate) fn put_changes(changes: &[Change], out: &mut Vec<u8>) {
             Change::Region(_, value) => put_option(value, out),
             Change::Device(_, value) => put_option(value, out),
             Change::Move(_, value) => put_option(value, out),
+            Change::Orders(_, value) => put_option(value, out),
         }
     }
 }
@@ -154,6 +162,7 @@ pub(crate) fn take_changes(reader: &mut Reader<'_>) -> Result<Vec<Change>, Decod
             Key::Region(id) => Change::Region(id, take_option(reader)?),
             Key::Device(key) => Change::Device(key, take_option(reader)?),
             Key::Move(id) => Change::Move(id, take_option(reader)?),
+            Key::Orders(id) => Change::Orders(id, take_option(reader)?),
             Key::Meta | Key::Step(_) => return Err(DecodeError::Value("record key")),
         });
     }
@@ -187,12 +196,12 @@ fn take_option<V: Value>(reader: &mut Reader<'_>) -> Result<Option<V>, DecodeErr
     bool::take(reader)?.then(|| V::take(reader)).transpose()
 }
 
-fn put_text(text: &str, out: &mut Vec<u8>) {
+pub(super) fn put_text(text: &str, out: &mut Vec<u8>) {
     debug_assert!(text.len() <= 255, "names and ids are shorter");
     Text::clipped(text).put(out);
 }
 
-fn take_text(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
+pub(super) fn take_text(reader: &mut Reader<'_>) -> Result<String, DecodeError> {
     Ok(Text::take(reader)?.as_str().to_owned())
 }
 

@@ -1,16 +1,19 @@
-//! A move: slots and devices on their way from one region to another.
+//! A move: slots and devices on their way from one region to another, or a node that becomes an instance of a region, or no longer is one.
 //!
 //! ```text
 //! Pending ─▶ Both ─▶ Switch ─▶ End ─▶ Done
+//!    │         │└──────────────────▲     a node's turn skips `Switch`
 //!    │         └───▶ Back ─▶ Aborted
 //!    └──────────────────────────▲
 //! ```
 //!
 //! What the map says of it follows from its stage alone ([`Move::show`]): in `Both` its devices are found by their old region and
-//! registered at the new one as well, in `Switch` the other way round. When it goes on is decided in `logic::moves`.
+//! registered at the new one as well, in `Switch` the other way round. A node
+//! that comes or goes is a standby in `Both`: told of every session, and not asked. When it goes on is decided in `logic::moves`.
 
 use trunkline_wire::codec::{DecodeError, Field, Reader};
-use trunkline_wire::id::{DeviceKey, RegionId};
+use trunkline_wire::control::REGIONS_PER_NODE_MAX;
+use trunkline_wire::id::{DeviceKey, NodeId, RegionId};
 use trunkline_wire::map::Contents;
 
 use super::encoding::Value;
@@ -31,6 +34,8 @@ pub struct Move {
     pub slots: Vec<Run>,
     /// Devices with an override of their own, by ascending key.
     pub devices: Vec<Mover>,
+    /// Regions that a node comes to, or goes from. A move has either these or the others.
+    pub turns: Vec<Turn>,
     /// A region that is removed when all that it had has moved.
     pub retire: Option<RegionId>,
     /// When it was asked for, in milliseconds since the Unix epoch.
@@ -84,6 +89,26 @@ pub struct Mover {
     pub then: Then,
 }
 
+/// A node that becomes an instance of a region, or no longer is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Which; the same in all turns of a move.
+    pub node: NodeId,
+    /// The region.
+    pub region: RegionId,
+    /// Whether it comes or goes.
+    pub way: Way,
+}
+
+/// Whether a node comes to a region or goes from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is no instance before.
+    Comes,
+    /// It is none after.
+    Goes,
+}
+
 /// What becomes of a moving device's override in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
@@ -134,7 +159,8 @@ impl Move {
         match (shown(one), shown(other)) {
             (None, None) => false,
             (Some(one), Some(other)) => {
-                (one.stage, &one.slots, &one.devices) != (other.stage, &other.slots, &other.devices)
+                (one.stage, &one.slots, &one.devices, &one.turns)
+                    != (other.stage, &other.slots, &other.devices, &other.turns)
             }
             (Some(_), None) | (None, Some(_)) => true,
         }
@@ -147,6 +173,16 @@ impl Move {
             Stage::Switch => true,
             Stage::Pending | Stage::End | Stage::Back | Stage::Done | Stage::Aborted => return,
         };
+        for turn in self.turns.iter().filter(|turn| contents.nodes.contains_key(&turn.node)) {
+            let Some(region) = contents.regions.get_mut(&turn.region) else {
+                continue;
+            };
+            region.instances.retain(|node| *node != turn.node);
+            let standbys = contents.standbys.entry(turn.region).or_default();
+            if let Err(at) = standbys.binary_search(&turn.node) {
+                standbys.insert(at, turn.node);
+            }
+        }
         let in_turn = |from: RegionId, to: RegionId| if switched { (to, from) } else { (from, to) };
         for run in &self.slots {
             let (_, also) = in_turn(run.from, run.to);
@@ -159,6 +195,11 @@ impl Move {
             contents.overrides.insert(mover.key, by);
             contents.overrides_also.insert(mover.key, also);
         }
+    }
+
+    /// Whether it is a node's coming or going.
+    pub fn is_turn(&self) -> bool {
+        !self.turns.is_empty()
     }
 
     /// How many slots move.
@@ -189,9 +230,13 @@ impl Move {
     }
 }
 
+/// In the first byte of a record, beside the stage: turns follow at its end.
+const HAS_TURNS: u8 = 0x80;
+const _: () = assert!(REGIONS_PER_NODE_MAX <= u8::MAX as usize);
+
 impl Value for Move {
     fn put(&self, out: &mut Vec<u8>) {
-        (self.stage as u8).put(out);
+        (self.stage as u8 | if self.is_turn() { HAS_TURNS } else { 0 }).put(out);
         Field::put(&self.since, out);
         Field::put(&self.asked_ms, out);
         Field::put(&self.stage_ms, out);
@@ -213,10 +258,19 @@ impl Value for Move {
             mover.to.put(out);
             Field::put(&(mover.then as u8), out);
         }
+        if self.is_turn() {
+            Field::put(&(self.turns.len() as u8), out);
+        }
+        for turn in &self.turns {
+            turn.node.put(out);
+            turn.region.put(out);
+            Field::put(&(turn.way == Way::Comes), out);
+        }
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Move, DecodeError> {
-        let stage = match reader.u8()? {
+        let first = reader.u8()?;
+        let stage = match first & !HAS_TURNS {
             0 => Stage::Pending,
             1 => Stage::Both,
             2 => Stage::Switch,
@@ -255,11 +309,21 @@ impl Value for Move {
                 },
             });
         }
+        let turns = if first & HAS_TURNS != 0 { reader.u8()? } else { 0 };
+        let turns = (0..turns).map(|_| {
+            Ok(Turn {
+                node: NodeId::take(reader)?,
+                region: RegionId::take(reader)?,
+                way: if bool::take(reader)? { Way::Comes } else { Way::Goes },
+            })
+        });
+        let turns = turns.collect::<Result<Vec<Turn>, DecodeError>>()?;
         Ok(Move {
             stage,
             since,
             slots,
             devices,
+            turns,
             retire,
             asked_ms,
             stage_ms,
@@ -310,6 +374,7 @@ mod tests {
                 to: RegionId(1),
                 then: Then::Kept,
             }],
+            turns: Vec::new(),
             retire: Some(RegionId(1)),
             asked_ms: 1,
             stage_ms: 2,
@@ -325,6 +390,50 @@ mod tests {
             assert_eq!(<Move as Value>::take(&mut reader), Ok(sample(stage)));
             assert_eq!(reader.finish(), Ok(()));
         }
+    }
+
+    fn turn(stage: Stage, node: u32, way: Way) -> Move {
+        let (node, region) = (NodeId(node), RegionId(1));
+        Move {
+            turns: vec![Turn { node, region, way }],
+            slots: Vec::new(),
+            devices: Vec::new(),
+            retire: None,
+            ..sample(stage)
+        }
+    }
+
+    #[test]
+    fn a_record_gives_back_a_turn() {
+        for way in [Way::Comes, Way::Goes] {
+            let mut bytes = Vec::new();
+            Value::put(&turn(Stage::End, 3, way), &mut bytes);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(<Move as Value>::take(&mut reader), Ok(turn(Stage::End, 3, way)));
+            assert_eq!(reader.finish(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_node_that_comes_or_goes_is_a_standby_in_one_stage_only() {
+        let state = super::super::tests::sample();
+        for (stage, way, standbys) in [
+            (Stage::Pending, Way::Comes, 0),
+            (Stage::Both, Way::Comes, 1),
+            (Stage::Both, Way::Goes, 1),
+            (Stage::End, Way::Goes, 0),
+            (Stage::Back, Way::Comes, 0),
+        ] {
+            let mut contents = state.contents().unwrap();
+            turn(stage, 4, way).show(&mut contents);
+            let count = contents.standbys.get(&RegionId(1)).map_or(0, Vec::len);
+            assert_eq!(count, standbys, "{stage:?} {way:?}");
+            // The only node of the sample is its region's instance, so that it is either.
+            assert_eq!(contents.regions[&RegionId(1)].instances.len(), 1 - standbys);
+        }
+        let mut contents = state.contents().unwrap();
+        turn(Stage::Both, 9, Way::Comes).show(&mut contents);
+        assert!(contents.standbys.is_empty(), "who is no member is no standby");
     }
 
     #[test]

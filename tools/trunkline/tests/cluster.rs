@@ -3,84 +3,8 @@
 mod support;
 
 use serde_json::Value;
-use support::{Place, Running, assert_one_line_error, get, last_json, run, stderr, until};
-
-const ANY: &str = "127.0.0.1:0";
-
-struct Cluster {
-    place: Place,
-    control: Running,
-    nodes: Vec<Running>,
-}
-
-impl Cluster {
-    /// Control, and two regions with one instance each.
-    fn start() -> Cluster {
-        let place = Place::new();
-        let (data, secret) = (place.path("control"), place.path("secret"));
-        let control = Running::start(&[
-            "control",
-            "--listen",
-            ANY,
-            "--http-listen",
-            ANY,
-            "--data-dir",
-            &data,
-            "--secret-file",
-            &secret,
-            "--initial-regions",
-            "north,south",
-        ]);
-        let mut cluster = Cluster {
-            place,
-            control,
-            nodes: Vec::new(),
-        };
-        for region in ["north", "south"] {
-            cluster.node(region, &["--roles", "region", "--regions", region]);
-        }
-        cluster
-    }
-
-    fn node(&mut self, name: &str, more: &[&str]) -> &Running {
-        let (data, secret) = (self.place.path(name), self.place.path("secret"));
-        let control = self.control.address("control");
-        let mut arguments = vec!["node", "--name", name, "--control", &control];
-        arguments.extend(["--data-dir", &data, "--secret-file", &secret]);
-        arguments.extend(["--device-listen", ANY, "--peer-listen", ANY, "--http-listen", ANY]);
-        arguments.extend(more);
-        self.nodes.push(Running::start(&arguments));
-        self.nodes.last().unwrap()
-    }
-
-    /// Waits until all say that they are ready.
-    fn ready(&self) {
-        for node in &self.nodes {
-            let http = node.address("http");
-            until("a node is ready", || get(&http, "/readyz").0);
-        }
-    }
-
-    fn ask(&self, request: &[&str]) -> Value {
-        let (control, secret) = (self.control.address("control"), self.place.path("secret"));
-        let mut arguments = vec!["control"];
-        arguments.extend(request);
-        arguments.extend(["--control", &control, "--secret-file", &secret]);
-        let output = run(&arguments);
-        assert!(output.status.success(), "{}", stderr(&output));
-        last_json(&output)
-    }
-
-    fn explain(&self, node: &Running, device: &str) -> Value {
-        let output = run(["explain", device, "--http", &node.address("http"), "--json"]);
-        assert!(output.status.success(), "{}", stderr(&output));
-        last_json(&output)
-    }
-}
-
-fn listen(node: &Running, device: &str) -> Running {
-    Running::start(&["listen", "--server", &node.address("device"), "--device", device])
-}
+use support::cluster::{ANY, Cluster, listen};
+use support::{Running, assert_one_line_error, get, last_json, run, stderr, until};
 
 #[test]
 fn a_messaging_server_takes_messages_in_and_holds_no_sessions() {
@@ -154,19 +78,7 @@ fn control_that_was_killed_goes_on_where_it_was() {
         cluster.explain(edge, "alice")["region"]["name"] == "south"
     });
     let before = cluster.explain(edge, "alice")["map_version"].as_u64().unwrap();
-    let address = cluster.control.address("control");
-    cluster.control.kill();
-    let (data, secret) = (cluster.place.path("control"), cluster.place.path("secret"));
-    let listening = [
-        "control",
-        "--listen",
-        &address,
-        "--data-dir",
-        &data,
-        "--secret-file",
-        &secret,
-    ];
-    cluster.control = Running::start(&listening);
+    cluster.restart_control();
     let told = cluster.ask(&["where", "alice"]);
     assert!(told.to_string().contains("south"), "{told}");
     cluster.ask(&["enroll", "bob", "--region", "north"]);
@@ -208,11 +120,9 @@ fn status_names_all_nodes_and_their_map_versions() {
     let mut cluster = Cluster::start();
     cluster.node("edge", &["--roles", "connection"]);
     cluster.ready();
-    let (control, secret) = (cluster.control.address("control"), cluster.place.path("secret"));
-    let arguments = ["status", "--control", &control, "--secret-file", &secret, "--json"];
     let mut said = Value::Null;
     until("all have the same version", || {
-        said = last_json(&run(arguments));
+        said = cluster.status();
         let nodes = said["nodes"].as_array().unwrap();
         nodes.len() == 3 && nodes.iter().all(|node| node["version"] == said["version"])
     });
@@ -223,7 +133,8 @@ fn status_names_all_nodes_and_their_map_versions() {
         .map(|node| node["name"].clone())
         .collect();
     assert_eq!(names, ["north", "south", "edge"]);
-    let text = run(&arguments[..arguments.len() - 1]);
+    let [control, secret] = cluster.at();
+    let text = run(["status", "--control", &control, "--secret-file", &secret]);
     assert!(String::from_utf8_lossy(&text.stdout).contains("edge"));
     assert!(
         get(&cluster.control.address("http"), "/metrics")

@@ -26,6 +26,7 @@ use crate::signals::Stop;
   trunkline control enroll alice --region eu
   trunkline control drain edge-1 --rate 200
   trunkline control move --share 25% --from eu --to us
+  trunkline control remove-instance eu-2 --region eu
   trunkline control backup /var/backups/trunkline.bak"
 )]
 pub struct Args {
@@ -160,8 +161,34 @@ enum Request {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Makes a node an instance of a region, also of one that its settings don't name: told of every session first, and asked once it
+    /// knows all. Shows how far that is.
+    AddInstance {
+        /// The node's name or its id.
+        node: String,
+        /// The region.
+        #[arg(long)]
+        region: String,
+        #[command(flatten)]
+        follow: Follow,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Makes a node an instance of a region no longer, whatever its settings say: asked by nobody first, then told no more. Shows how
+    /// far that is. Take it back with add-instance.
+    RemoveInstance {
+        /// The node's name or its id.
+        node: String,
+        /// The region; all that it serves if it isn't named.
+        #[arg(long)]
+        region: Option<String>,
+        #[command(flatten)]
+        follow: Follow,
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Sends a node's devices elsewhere, so many a second, and lets none in; shows how many are left until none is. It goes on if this is
-    /// interrupted, until it is undone or the node starts anew. No message is lost.
+    /// interrupted, and if the node or the control plane starts anew, until it is undone. No message is lost.
     Drain {
         /// Its name or its id.
         node: String,
@@ -252,6 +279,24 @@ fn ask(request: Request) -> anyhow::Result<()> {
         Request::Abort { id, reach } => (reach, json!({ "op": "abort-move", "id": id })),
         Request::RemoveRegion { name, follow, reach } => {
             return moves::ask(&reach, json!({ "op": "remove-region", "name": name }), &follow);
+        }
+        Request::AddInstance {
+            node,
+            region,
+            follow,
+            reach,
+        } => {
+            let body = json!({ "op": "add-instance", "node": node_ref(&node), "region": region });
+            return moves::ask(&reach, body, &follow);
+        }
+        Request::RemoveInstance {
+            node,
+            region,
+            follow,
+            reach,
+        } => {
+            let body = json!({ "op": "remove-instance", "node": node_ref(&node), "region": region });
+            return moves::ask(&reach, body, &follow);
         }
         Request::RemoveNode { node, force, reach } => {
             let node = node_ref(&node);

@@ -1,4 +1,4 @@
-//! `trunkline control move` and its kin: asks for moves between regions, and shows how far they are.
+//! `trunkline control move` and its kin: asks for moves between regions, of nodes to and from regions, and shows how far they are.
 //!
 //! The control plane carries a move out by itself. Whoever looks on may go at any time, and come back with `watch`; the control plane
 //! may go as well, and is waited for.
@@ -123,8 +123,10 @@ pub fn watch(reach: &Reach, id: u64, json: bool) -> anyhow::Result<()> {
         let state = state(reach, &mut admin, id)?;
         let stage = state["stage"].as_str().unwrap_or_default();
         let (members, waiting) = (count(&state["members"]), count(&state["waiting"]));
-        let bar = progress.get_or_insert_with(|| Progress::new("settled by node and step", 3 * members));
-        bar.at(steps_done(stage) * members + members.saturating_sub(waiting));
+        let steps = steps(&state);
+        let bar = progress.get_or_insert_with(|| Progress::new("settled by node and step", steps.len() * members));
+        let done = steps.iter().position(|(name, _)| *name == stage).unwrap_or(0);
+        bar.at(done * members + members.saturating_sub(waiting));
         let over = state["over"] == true;
         let line = line(&state);
         if !json && !over && line != told {
@@ -136,7 +138,7 @@ pub fn watch(reach: &Reach, id: u64, json: bool) -> anyhow::Result<()> {
                 bar.end();
             }
             if stage == "aborted" {
-                bail!("move {id} was given up: nothing has moved");
+                bail!("move {id} was given up: nothing has changed");
             }
             print(&state, json);
             return Ok(());
@@ -185,7 +187,8 @@ fn print(state: &Value, json: bool) {
 /// A move, or what would be one, in one line.
 fn line(state: &Value) -> String {
     let pairs = state["pairs"].as_array().map_or(&[][..], Vec::as_slice);
-    let pairs: Vec<String> = pairs.iter().map(pair).collect();
+    let turns = state["instances"].as_array().map_or(&[][..], Vec::as_slice);
+    let pairs: Vec<String> = pairs.iter().map(pair).chain(turns.iter().map(turn)).collect();
     let what = if pairs.is_empty() {
         "nothing moves".to_owned()
     } else {
@@ -196,12 +199,15 @@ fn line(state: &Value) -> String {
         return format!("{how}{what}");
     };
     let stage = match state["stage"].as_str().unwrap_or("?") {
-        "pending" => "waits for its turn",
-        "both" => "step 1 of 3, registering at both regions",
-        "switch" => "step 2 of 3, found by the new region",
-        "end" => "step 3 of 3, leaving the old region",
-        "back" => "being given up",
-        other => other,
+        "pending" => "waits for its turn".to_owned(),
+        "back" => "being given up".to_owned(),
+        stage => {
+            let steps = steps(state);
+            let at = steps.iter().position(|(name, _)| *name == stage);
+            at.map_or(stage.to_owned(), |at| {
+                format!("step {} of {}, {}", at + 1, steps.len(), steps[at].1)
+            })
+        }
     };
     let named = state["waiting_for"].as_array().map_or(&[][..], Vec::as_slice);
     let named = named.iter().map(|node| {
@@ -240,12 +246,26 @@ fn count(value: &Value) -> usize {
     value.as_u64().unwrap_or(0) as usize
 }
 
-fn steps_done(stage: &str) -> usize {
-    match stage {
-        "switch" => 1,
-        "end" | "done" => 2,
-        _ => 0,
+/// The stages in which nodes are waited for, and what happens in each.
+fn steps(state: &Value) -> &'static [(&'static str, &'static str)] {
+    if state["instances"].as_array().is_some_and(|turns| !turns.is_empty()) {
+        &[
+            ("both", "told of every session and asked by nobody"),
+            ("end", "known by all as what it is now"),
+        ]
+    } else {
+        &[
+            ("both", "registering at both regions"),
+            ("switch", "found by the new region"),
+            ("end", "leaving the old region"),
+        ]
     }
+}
+
+fn turn(turn: &Value) -> String {
+    let text = |field: &str| turn[field].as_str().unwrap_or("?");
+    let towards = if turn["way"] == "comes" { "to" } else { "from" };
+    format!("{} {} {towards} {}", text("name"), text("way"), text("region"))
 }
 
 fn slots(text: &str) -> Result<(u16, u16), String> {
@@ -315,6 +335,14 @@ mod tests {
             line(&state),
             "move 3: 8192 slots and 1 device from eu to us: step 1 of 3, registering at both regions; \
              waits for 1 of 7 nodes: edge-1 (lapsed)"
+        );
+        let state = json!({
+            "move": 4, "stage": "end", "members": 7, "waiting": 0, "pairs": [],
+            "instances": [{ "node": 2, "name": "eu-2", "region": "eu", "way": "goes" }],
+        });
+        assert_eq!(
+            line(&state),
+            "move 4: eu-2 goes from eu: step 2 of 2, known by all as what it is now"
         );
     }
 }

@@ -1,6 +1,8 @@
 //! Real processes of the real binary, for tests: started, read, ended.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod cluster;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
