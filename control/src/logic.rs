@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 use trunkline_wire::auth::ClusterKeys;
 use trunkline_wire::common::Pong;
-use trunkline_wire::control::{ControlFrame, Joined, NodeFrame, Renewed};
+use trunkline_wire::control::{ControlFrame, Drain, Joined, NodeFrame, Renewed};
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::handshake::Peer;
 use trunkline_wire::id::{DeviceKey, NodeId, RegionId};
@@ -307,6 +307,15 @@ impl Logic {
                 if let Some(online) = self.online.get_mut(&node) {
                     online.draining = draining.on;
                 }
+                let ordered = self
+                    .state
+                    .orders
+                    .get(&node)
+                    .is_some_and(|orders| orders.drain.is_some());
+                if draining.on && !ordered {
+                    // It was away when that was undone. One that is about to end goes on with it.
+                    send(out, from, ControlFrame::Drain(Drain { on: false, rate: 0 }));
+                }
             }
             (Role::Member(node), NodeFrame::MapAck(ack)) => {
                 if self.publication.ack(from, ack.map) {
@@ -488,6 +497,10 @@ impl Logic {
             lineage: self.state.lineage,
         };
         send(out, connection, ControlFrame::Joined(joined));
+        if let Some(rate) = self.state.orders.get(&node).and_then(|orders| orders.drain) {
+            // It has started anew, or was away when an operator said so.
+            send(out, connection, ControlFrame::Drain(Drain { on: true, rate }));
+        }
         self.publish_to(now, connection, out);
     }
 

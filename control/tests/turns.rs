@@ -1,4 +1,4 @@
-//! The claims about instances that come and go: told first, asked when all have settled.
+//! The claims about instances that come and go, and about what an operator has said of a node: told first, asked when all have settled.
 
 mod world;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use trunkline_control::config::BATCH;
 use trunkline_control::logic::ConnectionId;
 use trunkline_control::membership::LEASE;
-use trunkline_wire::control::{Leave, NodeFrame};
+use trunkline_wire::control::{Draining, Leave, NodeFrame};
 use trunkline_wire::id::{NodeId, RegionId};
 use world::{World, initially};
 
@@ -286,4 +286,26 @@ fn the_last_instance_of_a_region_without_devices_may_go() {
     world.ask(nodes[2], region).unwrap();
     world.pass(4 * BATCH);
     assert_eq!(world.map(nodes[2]).instances(RegionId(3)), []);
+}
+
+#[test]
+fn a_drained_node_stays_drained_though_it_and_the_control_plane_start_anew() {
+    let (mut world, nodes) = cluster();
+    let other = world.join("s2", &[]);
+    let drain =
+        |undo: bool| json!({ "op": "drain", "node": "s1", "rate": if undo { None } else { Some(20) }, "undo": undo });
+    world.ask(nodes[2], drain(false)).unwrap();
+    assert_eq!(world.nodes[&nodes[2]].drains, [(true, 20)]);
+    world.restart();
+    let back = world.join_as(NodeId(3), 2, "s1", &[], 3000);
+    assert_eq!(world.nodes[&back].drains, [(true, 20)]);
+    // Also while it is away; and what it does not know then it is told when it says that it still drains.
+    world.kill(back);
+    let _ = other;
+    let tool = world.join_as(NodeId(4), 2, "s2", &[], 4000);
+    world.ask(tool, drain(true)).unwrap();
+    let back = world.join_as(NodeId(3), 2, "s1", &[], 3000);
+    assert_eq!(world.nodes[&back].drains, []);
+    world.frame(back, NodeFrame::Draining(Draining { on: true }));
+    assert_eq!(world.nodes[&back].drains, [(false, 0)]);
 }

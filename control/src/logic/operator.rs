@@ -126,7 +126,7 @@ impl Logic {
             Request::Enroll { device, region } => self.enroll(now, &device, region.as_deref()),
             Request::Unenroll { device } => self.unenroll(now, &device),
             Request::Region { name, weight } => self.set_region(now, name, weight),
-            Request::Drain { node, rate, undo } => self.drain(&node, rate, undo, out),
+            Request::Drain { node, rate, undo } => self.drain(now, &node, rate, undo, out),
             Request::Rebalance { dry_run } => self.rebalance(now, dry_run),
             Request::Move { what, to, dry_run } => self.move_what(now, &what, &to, dry_run),
             Request::Moves => Ok(Reply::Now(self.show_moves(now))),
@@ -274,8 +274,15 @@ impl Logic {
         })
     }
 
-    /// Told to the node, which does it; nothing is written down here.
-    fn drain(&mut self, node: &NodeRef, rate: Option<u32>, undo: bool, out: &mut Outbox) -> Result<Reply, Refused> {
+    /// Written down, and told to the node, which does it; told again whenever the node joins, until it is undone.
+    fn drain(
+        &mut self,
+        now: Now,
+        node: &NodeRef,
+        rate: Option<u32>,
+        undo: bool,
+        out: &mut Outbox,
+    ) -> Result<Reply, Refused> {
         let id = self.find_node(node)?;
         let record = &self.state.nodes[&id];
         let name = record.name.clone();
@@ -285,14 +292,10 @@ impl Logic {
         if rate == Some(0) {
             return Err("a rate of 0 devices a second would never end: use at least 1".into());
         }
-        let Some(online) = self.online.get(&id) else {
-            return Err(format!(
-                "node {id} `{name}` is not connected to the control plane, and can't be told"
-            ));
-        };
+        let drained = |node: &NodeId| self.state.orders.get(node).is_some_and(|orders| orders.drain.is_some());
         let others = self.online.iter().any(|(other, online)| {
             let takes = self.state.nodes.get(other).is_some_and(|node| node.roles.connection);
-            *other != id && takes && !online.draining
+            *other != id && takes && !online.draining && !drained(other)
         });
         if !undo && !others {
             return Err(format!(
@@ -301,11 +304,21 @@ impl Logic {
         }
         info!(node = %id, name, undo, "is drained by an operator");
         let rate = rate.unwrap_or(0);
-        let frame = ControlFrame::Drain(Drain { on: !undo, rate });
-        super::send(out, online.connection, frame);
-        Ok(Reply::Now(
-            json!({ "node": id.0, "name": name, "draining": !undo, "sessions": online.sessions }),
-        ))
+        let mut orders = self.state.orders.get(&id).cloned().unwrap_or_default();
+        orders.drain = (!undo).then_some(rate);
+        self.set_orders(now, id, orders);
+        let online = self.online.get(&id).copied();
+        if let Some(online) = online {
+            let frame = ControlFrame::Drain(Drain { on: !undo, rate });
+            super::send(out, online.connection, frame);
+        }
+        Ok(Reply::Committed(Answer::Done(json!({
+            "node": id.0,
+            "name": name,
+            "draining": !undo,
+            "connected": online.is_some(),
+            "sessions": online.map_or(0, |online| online.sessions),
+        }))))
     }
 
     fn remove_node(&mut self, now: Now, node: &NodeRef, force: bool, out: &mut Outbox) -> Result<Reply, Refused> {
@@ -335,7 +348,14 @@ impl Logic {
             self.leases.count_removal(now.at);
         }
         self.leases.remove(id);
+        for region in record.regions.iter().filter(|_| record.member) {
+            if self.state.instances(*region).all(|instance| instance == id) {
+                self.hurry(now, *region, id);
+            }
+        }
+        self.end_turns(now, id);
         self.change(now.at, Change::Node(id, None));
+        self.change(now.at, Change::Orders(id, None));
         if let Some(connection) = self.take_offline(id) {
             let text = format!("node {id} was removed by an operator");
             fail(out, connection, ErrorCode::NotServed, text);
@@ -348,20 +368,14 @@ impl Logic {
     /// Nodes, from the one after `after`, as many as fit a frame; with the first page the regions and the counters.
     pub fn status(&self, now: Now, after: Option<u32>) -> Value {
         let members = self
-        for region in record.regions.iter().filter(|_| record.member) {
-            if self.state.instances(*region).all(|instance| instance == id) {
-                self.hurry(now, *region, id);
-            }
-        }
-        self.end_turns(now, id);
             .state
-        self.change(now.at, Change::Orders(id, None));
             .nodes
             .range(NodeId(after.map_or(0, |after| after.saturating_add(1)))..);
         let mut page = Page::default();
         for (id, node) in members {
             let online = self.online.get(id);
             let held = online.and_then(|online| self.publication.held(online.connection));
+            let orders = self.state.orders.get(id);
             let left_ms = self.leases.left(now.at, *id).as_millis() as u64;
             let lease = match (node.member, self.leases.of(now.at, *id)) {
                 (false, _) => "left",
@@ -382,6 +396,8 @@ impl Logic {
                 "connected": online.is_some(),
                 "sessions": online.map(|online| online.sessions),
                 "draining": online.is_some_and(|online| online.draining),
+                "drained_by_operator": orders.is_some_and(|orders| orders.drain.is_some()),
+                "regions_by_operator": orders.map(|orders| &orders.regions),
                 "version": held.map(|held| held.version),
             });
             if !page.push(entry, id.0.into()) {
@@ -423,6 +439,7 @@ impl Logic {
                 "slots": counts.get(id).copied().unwrap_or(0),
                 "devices_enrolled": self.devices_by_region.get(id).copied().unwrap_or(0),
                 "instances": self.state.instances(*id).map(|node| node.0).collect::<Vec<_>>(),
+                "arriving": self.state.arriving(*id).map(|node| node.0).collect::<Vec<_>>(),
             })
         });
         Value::Array(regions.collect())
@@ -439,7 +456,6 @@ impl Logic {
             }
         };
         let mut page = Page::default();
-                "arriving": self.state.arriving(*id).map(|node| node.0).collect::<Vec<_>>(),
         for (key, device) in self.state.devices.range(DeviceKey(first)..) {
             let mut entry = self.device(*key);
             entry["device"] = device.id.clone().into();

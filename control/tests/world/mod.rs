@@ -39,6 +39,8 @@ pub struct Node {
     pub joined: bool,
     pub failure: Option<String>,
     pub answers: BTreeMap<u32, (bool, Value)>,
+    /// What it was told of draining: whether, and how many a second.
+    pub drains: Vec<(bool, u32)>,
 }
 
 pub const WALL_MS: u64 = 1_700_000_000_000;
@@ -80,6 +82,7 @@ impl World {
             joined: false,
             failure: None,
             answers: BTreeMap::new(),
+            drains: Vec::new(),
         };
         self.nodes.insert(connection, node);
         let peer = Peer {
@@ -186,6 +189,7 @@ impl World {
                 let value = serde_json::from_slice(answer.json.0).unwrap();
                 node.answers.insert(answer.request, (answer.ok, value));
             }
+            ControlFrame::Drain(drain) => node.drains.push((drain.on, drain.rate)),
             _ => {}
         }
     }

@@ -248,3 +248,21 @@ fn a_trace_is_played_by_the_clock_through_servers_that_run_already() {
     let without = last_json(&run(&arguments));
     assert!(without["runs"][0]["dials_per_message"].is_null(), "{without}");
 }
+
+#[test]
+fn a_drained_server_stays_drained_though_it_and_control_start_anew_until_that_is_undone() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.node("other", &["--roles", "connection"]);
+    cluster.ready();
+    assert_eq!(cluster.ask(&["drain", "edge"])["sessions"], 0);
+    cluster.restart_control();
+    cluster.nodes[2].kill();
+    cluster.nodes[2] = cluster.started("edge", &["--roles", "connection"]);
+    let http = cluster.nodes[2].address("http");
+    let draining = || serde_json::from_str::<Value>(&get(&http, "/status").1).unwrap()["draining"] == true;
+    until("it is told again", draining);
+    assert!(!get(&http, "/readyz").0, "no traffic should be sent there");
+    cluster.ask(&["drain", "edge", "--undo"]);
+    until("it takes devices again", || !draining() && get(&http, "/readyz").0);
+}

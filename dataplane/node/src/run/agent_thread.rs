@@ -175,7 +175,7 @@ fn run_agent(
                     }
                 }
                 News::Stay => {
-                    tracing::info!("an operator lets devices in again");
+                    tracing::info!("no operator wants the devices elsewhere any more");
                     for mailbox in mailboxes {
                         mailbox.send(Order::Stay);
                     }

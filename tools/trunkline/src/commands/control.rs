@@ -338,6 +338,9 @@ fn drain(reach: &Reach, node: &str, rate: Option<u32>, undo: bool, no_wait: bool
     if undo || no_wait {
         return Ok(());
     }
+    if told["connected"] != true {
+        bail!("the node is not connected to the control plane: it is told when it joins");
+    }
     let first = told["sessions"].as_u64().unwrap_or(0);
     let mut progress = Progress::new("devices", first as usize);
     // The first number may be older than the order.
@@ -354,8 +357,9 @@ fn drain(reach: &Reach, node: &str, rate: Option<u32>, undo: bool, no_wait: bool
         let left = found["sessions"].as_u64().unwrap_or(0);
         progress.at(first.saturating_sub(left) as usize);
         let draining = found["draining"] == true;
-        if seen && !draining {
-            bail!("the drain was undone, or the node has started anew: {left} devices are left");
+        let ordered = found["drained_by_operator"] == true;
+        if !ordered {
+            bail!("the drain was undone: {left} devices are left");
         }
         seen |= draining;
         if seen && left == 0 {
