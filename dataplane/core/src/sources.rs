@@ -78,6 +78,16 @@ impl Sources {
         forgotten.into_iter().map(|(pair, _)| pair).collect()
     }
 
+    /// Forgets what servers said of regions, where that is stale. Returns what was forgotten.
+    pub fn forget_stale(&mut self, stale: impl Fn(RegionId, NodeId) -> bool) -> Vec<(RegionId, NodeId)> {
+        let pairs = self.sources.keys().copied();
+        let forgotten: Vec<_> = pairs.filter(|&(region, node)| stale(region, node)).collect();
+        for pair in &forgotten {
+            self.sources.remove(pair);
+        }
+        forgotten
+    }
+
     /// Whether anybody names sessions of `region` here.
     pub fn hears(&self, region: RegionId) -> bool {
         self.of_region(region).next().is_some()

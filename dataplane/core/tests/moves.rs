@@ -10,7 +10,7 @@ use trunkline_wire::control::Roles;
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
 use trunkline_wire::map::{Contents, Map};
-use trunkline_wire::peer::{MapVersion, Register, Registered, Relay};
+use trunkline_wire::peer::{MapVersion, Register, Registered, Relay, SyncBegin};
 use trunkline_wire::report::Outcome;
 
 const A: usize = 0;
@@ -495,4 +495,51 @@ fn a_standby_answers_whoever_has_another_map_and_knows_all_when_it_becomes_an_in
         registered,
         "nothing is said again"
     );
+}
+
+#[test]
+fn who_is_no_instance_any_more_forgets_each_server_s_sessions_once_it_has_the_same_map() {
+    let mut cluster = cluster();
+    let names = [in_r(&mut cluster, "a"), in_r(&mut cluster, "b")];
+    cluster.welcome(A, &names[0]);
+    cluster.welcome(B, &names[1]);
+    let mut contents = map(&ROLES, &REGIONS, 1).contents();
+    let instances = &mut contents.regions.get_mut(&R).unwrap().instances;
+    instances.retain(|instance| *instance != node(R2));
+    let without = Arc::new(Map::build(1, 2, contents).unwrap());
+    cluster.apply_map(R2, Arc::clone(&without));
+    cluster.run_ms(10);
+    assert!(
+        known_at(&mut cluster, R2, R, &names[0]).is_some(),
+        "A may be the one that is right"
+    );
+    cluster.apply_map(A, Arc::clone(&without));
+    cluster.run_ms(10);
+    assert_eq!(known_at(&mut cluster, R2, R, &names[0]), None);
+    assert!(known_at(&mut cluster, R2, R, &names[1]).is_some());
+    cluster.apply_map(B, without);
+    cluster.run_ms(10);
+    assert_eq!(cluster.router(R2).presence(R), None);
+}
+
+#[test]
+fn a_stream_by_a_newer_map_is_not_taken_for_what_is_stale() {
+    let mut cluster = cluster();
+    let name = in_r(&mut cluster, "d");
+    let conn = cluster.welcome(A, &name);
+    let mut contents = map(&ROLES, &REGIONS, 1).contents();
+    let instances = &mut contents.regions.get_mut(&R).unwrap().instances;
+    instances.retain(|instance| *instance != node(R2));
+    let without = Arc::new(Map::build(1, 2, contents).unwrap());
+    ALL.iter()
+        .for_each(|&host| cluster.apply_map(host, Arc::clone(&without)));
+    cluster.run_ms(10);
+    // A has a third version, in which R2 is to be told again; its announcement comes behind its stream.
+    let (region, device, epoch) = (R, cluster.key(&name), cluster.epoch(conn).unwrap());
+    cluster.inject(A, R2, &SyncBegin { region, sync: 77 });
+    cluster.inject(A, R2, &Register { region, device, epoch });
+    let (version, newest) = (2, 2);
+    cluster.inject(B, R2, &MapVersion { version, newest });
+    cluster.run_ms(10);
+    assert_eq!(known_at(&mut cluster, R2, R, &name), Some(epoch));
 }

@@ -46,6 +46,7 @@ impl Router {
         // If this node doesn't serve the region yet, the server's map is newer: what it names now will not be named again.
         self.presence.entry(region).or_default();
         self.sources.begin(region, from, sync);
+        self.note_stream(from, region);
     }
 
     /// Which regions this node serves, and which connection servers matter for them, by the map.

@@ -39,6 +39,8 @@ pub(super) struct Versions {
     announced: BTreeMap<NodeId, MapVersion>,
     /// The highest that was ever announced.
     highest: u64,
+    /// Streams that servers have begun since they announced one: by a newer map, perhaps.
+    streams: BTreeSet<(NodeId, RegionId)>,
     /// Registrations that by this node's map belong elsewhere, by who told of them.
     strays: BTreeMap<(NodeId, RegionId, DeviceKey), Stray>,
 }
@@ -101,6 +103,7 @@ impl Router {
     pub(super) fn version_announced(&mut self, now: Now, from: NodeId, news: &MapVersion, out: &mut Outbox) {
         let version = news.version;
         self.versions.announced.insert(from, *news);
+        self.versions.streams.retain(|(server, _)| *server != from);
         self.versions.highest = self.versions.highest.max(news.newest);
         let agreed = self.agreed(from);
         let all = (from, RegionId(0), DeviceKey(0))..=(from, RegionId(u16::MAX), DeviceKey(u128::MAX));
@@ -110,11 +113,18 @@ impl Router {
             .for_each(|(_, stray)| stray.said_by = agreed);
         self.drop_strays();
         self.drop_relayed(now, from);
+        self.forget_unserved(now);
         out.event(None, ShardEvent::VersionTaken { node: from, version });
     }
 
     pub(super) fn version_forgotten(&mut self, node: NodeId) {
         self.versions.announced.remove(&node);
+        self.versions.streams.retain(|(server, _)| *server != node);
+    }
+
+    /// A server names its sessions of a region.
+    pub(super) fn note_stream(&mut self, from: NodeId, region: RegionId) {
+        self.versions.streams.insert((from, region));
     }
 
     /// A server has named all its sessions of a region. Returns how many others of it were dropped.
@@ -142,6 +152,27 @@ impl Router {
                 self.counters.presence_dropped += presence.drop_relayed(now.at, server) as u64;
             }
         }
+    }
+
+    /// This node is no holder of a region any more, and a server that has the same map says no more of it: what it said is stale from now
+    /// on. A server of another map may be right, and goes on.
+    fn forget_unserved(&mut self, now: Now) {
+        let version = self.map.id().version;
+        let (served, versions) = (&self.served, &self.versions);
+        let stale = |region, node| {
+            let announced = versions.announced.get(&node);
+            let agrees = announced.is_some_and(|news| news.version == version && news.newest == version);
+            !served.contains(&region) && agrees && !versions.streams.contains(&(node, region))
+        };
+        let forgotten = self.sources.forget_stale(stale);
+        for (region, server) in forgotten {
+            if let Some(presence) = self.presence.get_mut(&region) {
+                self.counters.presence_dropped += presence.drop_unnamed(now.at, server, None) as u64;
+            }
+        }
+        let (served, sources) = (&self.served, &self.sources);
+        self.presence
+            .retain(|region, _| served.contains(region) || sources.hears(*region));
     }
 
     /// Somebody has told of a session: whether it has its place here will be seen.
@@ -363,6 +394,7 @@ impl Router {
         for node in announced {
             self.drop_relayed(now, node);
         }
+        self.forget_unserved(now);
         out.event(None, ShardEvent::MapApplied { shard, version });
     }
 
