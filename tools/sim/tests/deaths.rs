@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{connected, count, held, is_delivered, ms, secs, talk};
 use trunkline_client::Outcome;
-use trunkline_net::sim::Death;
-use trunkline_sim::{NodeNo, Start};
+use trunkline_net::sim::{Death, Direction};
+use trunkline_sim::{Cluster, Host, MessageNo, NodeNo, Start};
 
 #[test]
 fn nothing_is_lost_when_one_of_two_instances_dies() {
@@ -121,5 +123,104 @@ fn nothing_changes_while_control_is_gone_and_a_node_restarts_meanwhile() {
                 "nobody is expired for control's absence"
             );
         }
+    }
+}
+
+/// Within this time a death that shows (RST, FIN) is acted on.
+const VISIBLE: Duration = ms(250);
+/// And one that doesn't.
+const SILENT: Duration = secs(3);
+/// What a cluster is asked every ten milliseconds may be so much older.
+const ASKED: Duration = ms(10);
+
+/// How long it takes, from now, until all other nodes have dropped their link to `dead`.
+fn all_have_dropped(cluster: &mut Cluster, dead: NodeNo, before: &[u64]) -> Duration {
+    let (start, others) = (cluster.now(), others(cluster, dead));
+    let waiting = |cluster: &mut Cluster| {
+        let mut pairs = others.iter().zip(before);
+        pairs.any(|(node, before)| cluster.counter(*node, "links_down") == *before)
+    };
+    assert!(
+        held(cluster.run_while(secs(20), waiting)),
+        "somebody still has its link"
+    );
+    cluster.now() - start
+}
+
+/// The nodes that need a link to that instance: its sibling and the servers.
+fn others(cluster: &Cluster, instance: NodeNo) -> Vec<NodeNo> {
+    let siblings = cluster.instances(0).into_iter().filter(|node| *node != instance);
+    cluster.servers().into_iter().chain(siblings).collect()
+}
+
+fn links_down(cluster: &Cluster, instance: NodeNo) -> Vec<u64> {
+    let others = others(cluster, instance);
+    others.iter().map(|node| cluster.counter(*node, "links_down")).collect()
+}
+
+/// The longest time from a message to its report.
+fn slowest(cluster: &Cluster, messages: &[MessageNo]) -> Duration {
+    let took = messages.iter().map(|message| {
+        let record = &cluster.ledger().records()[message.0 as usize];
+        let (at, ..) = record.report.expect("each is reported");
+        at - record.sent
+    });
+    took.max().expect("there are messages")
+}
+
+#[test]
+fn a_death_that_shows_is_acted_on_within_250_ms() {
+    for seed in 1..=5 {
+        let mut cluster = connected(seed, 12, &Start::default());
+        let mut sent = talk(&mut cluster, ms(300), 30_000);
+        let instance = cluster.instances(0)[seed as usize % 2];
+        let before = links_down(&cluster, instance);
+        cluster.kill_node(instance, Death::Visible);
+        let took = all_have_dropped(&mut cluster, instance, &before);
+        assert!(took <= VISIBLE, "seed {seed}: {took:?}");
+        sent.extend(talk(&mut cluster, secs(1), 30_000));
+        held(cluster.run_for(secs(1)));
+        assert_eq!(count(&cluster, &sent, is_delivered), sent.len());
+        let slowest = slowest(&cluster, &sent);
+        assert!(slowest <= VISIBLE, "seed {seed}: a message took {slowest:?}");
+    }
+}
+
+#[test]
+fn a_death_that_does_not_show_is_acted_on_within_three_seconds() {
+    for seed in 1..=6 {
+        let mut cluster = connected(seed, 12, &Start::default());
+        let mut sent = talk(&mut cluster, ms(300), 30_000);
+        let instance = cluster.instances(0)[seed as usize % 2];
+        let before = links_down(&cluster, instance);
+        if seed % 2 == 0 {
+            cluster.kill_node(instance, Death::Silent);
+        } else {
+            // It lives, and nothing passes: no FIN, no RST.
+            for node in others(&cluster, instance) {
+                cluster.cut(Host::Node(instance), Host::Node(node), Direction::Both);
+            }
+        }
+        let died = cluster.now();
+        sent.extend(talk(&mut cluster, ms(50), 30_000));
+        all_have_dropped(&mut cluster, instance, &before);
+        let took = cluster.now() - died;
+        assert!(took <= SILENT + ASKED, "seed {seed}: {took:?}");
+        held(cluster.run_for(VISIBLE));
+        let slowest_before = slowest(&cluster, &sent);
+        assert!(
+            slowest_before <= SILENT + VISIBLE,
+            "seed {seed}: a message took {slowest_before:?}"
+        );
+        // Who writes from then on doesn't notice.
+        let after = talk(&mut cluster, secs(1), 30_000);
+        held(cluster.run_for(VISIBLE));
+        let slowest_after = slowest(&cluster, &after);
+        assert!(
+            slowest_after <= VISIBLE,
+            "seed {seed}: a message took {slowest_after:?}"
+        );
+        sent.extend(after);
+        assert_eq!(count(&cluster, &sent, is_delivered), sent.len());
     }
 }
