@@ -108,6 +108,8 @@ impl Run {
             Kind::MoveSlots => self.move_slots(),
             Kind::MoveDevice => self.move_device(),
             Kind::AbortMove => self.abort_move(),
+            Kind::RemoveInstance => self.remove_instance(),
+            Kind::AddInstance => self.add_instance(),
         })
     }
 
@@ -138,6 +140,24 @@ impl Run {
         }
         self.cluster.abort_move();
         Some(())
+    }
+
+    fn remove_instance(&mut self) -> Option<()> {
+        if !self.cluster.control_runs() || self.cluster.moves_open() >= MOVES_OPEN_MAX {
+            return None;
+        }
+        let region = self.rng.usize(..self.cluster.regions());
+        let node = self.rng.choice(self.cluster.instances(region))?;
+        self.cluster.remove_instance(node, region).then_some(())
+    }
+
+    fn add_instance(&mut self) -> Option<()> {
+        if !self.cluster.control_runs() || self.cluster.moves_open() >= MOVES_OPEN_MAX {
+            return None;
+        }
+        let region = self.rng.usize(..self.cluster.regions());
+        let node = self.draw_node(true)?;
+        self.cluster.add_instance(node, region).then_some(())
     }
 
     fn kill(&mut self, region: bool, span: Duration) -> Option<()> {

@@ -132,6 +132,7 @@ impl Cluster {
             };
             let router = process.shards[shard].router();
             let now = router.presence(region);
+            let holds = router.map().holds(region, self.nodes[node.0].node);
             let place = (node, shard, region);
             let Some(after) = now else {
                 self.watch.model.known.remove(&place);
@@ -143,8 +144,8 @@ impl Cluster {
             known_steps.extend(
                 steps
                     .drain(..)
-                    // A device that has moved is forgotten, and lives on elsewhere.
-                    .filter(|step| step.after.is_some() || router.map().belongs(step.device, region))
+                    // A device that has moved is forgotten, and lives on elsewhere; so is all that was known by who is no instance any more.
+                    .filter(|step| step.after.is_some() || holds && router.map().belongs(step.device, region))
                     .map(|step| (step, router.presence_highest(region, step.device))),
             );
         }

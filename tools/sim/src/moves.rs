@@ -1,10 +1,12 @@
-//! Moves in a simulated cluster: what an operator asks of the control plane, at its own process.
+//! Moves in a simulated cluster, of devices and of instances: what an operator asks of the control plane, at its own process.
 
 use trunkline_control::state::moves::Stage;
 
 use crate::cluster::{Cluster, region_name};
+use crate::faults::Host;
 use crate::journal::DeviceNo;
 use crate::ledger::id_of;
+use crate::node::NodeNo;
 
 impl Cluster {
     /// Moves slots to a region, by its place. False without control, or if it refuses.
@@ -15,6 +17,26 @@ impl Cluster {
     /// Moves a device to a region, by its place. False without control, or if it refuses.
     pub fn move_device(&mut self, device: DeviceNo, to: usize) -> bool {
         self.begin_move(&format!(r#"{{"device":"{}"}}"#, id_of(device)), to)
+    }
+
+    /// Takes a node out of a region's instances, by the region's place. False without control, or if it refuses.
+    pub fn remove_instance(&mut self, node: NodeNo, region: usize) -> bool {
+        self.begin_turn("remove-instance", node, region)
+    }
+
+    /// Makes a node an instance of a region, by its place. False without control, or if it refuses.
+    pub fn add_instance(&mut self, node: NodeNo, region: usize) -> bool {
+        self.begin_turn("add-instance", node, region)
+    }
+
+    fn begin_turn(&mut self, op: &str, node: NodeNo, region: usize) -> bool {
+        let (name, region) = (self.host_name(Host::Node(node)), region_name(region));
+        let before = self.moves_begun();
+        self.ask_control(&format!(r#"{{"op":"{op}","node":"{name}","region":"{region}"}}"#));
+        let begun = self.moves_begun() > before;
+        let how = if begun { "begun" } else { "refused" };
+        self.note(format!("{op} of {name}, {region}: {how}"));
+        begun
     }
 
     fn begin_move(&mut self, what: &str, to: usize) -> bool {

@@ -67,11 +67,15 @@ pub enum Kind {
     MoveDevice,
     /// The latest move is given up, if it still can be.
     AbortMove,
+    /// A node is no longer to be an instance of its region.
+    RemoveInstance,
+    /// One is to be an instance again, or of another region as well.
+    AddInstance,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 33] = [
         Kind::KillInstance,
         Kind::KillServer,
         Kind::KillRegion,
@@ -103,6 +107,8 @@ impl Kind {
         Kind::MoveSlots,
         Kind::MoveDevice,
         Kind::AbortMove,
+        Kind::RemoveInstance,
+        Kind::AddInstance,
     ];
 
     /// For people and reports.
@@ -139,6 +145,8 @@ impl Kind {
             Kind::MoveSlots => "move slots",
             Kind::MoveDevice => "move device",
             Kind::AbortMove => "abort move",
+            Kind::RemoveInstance => "remove instance",
+            Kind::AddInstance => "add instance",
         }
     }
 }
@@ -293,6 +301,27 @@ impl Scenario {
             ],
             every_ms: (200, 1_500),
             shape: Shape::TwoRegions,
+        },
+        Scenario {
+            name: "members",
+            about: "instances come and go, by order and by themselves, while nodes and control die and slots move",
+            kinds: &[
+                Kind::RemoveInstance,
+                Kind::RemoveInstance,
+                Kind::AddInstance,
+                Kind::AddInstance,
+                Kind::AbortMove,
+                Kind::MoveSlots,
+                Kind::KillInstance,
+                Kind::DrainInstance,
+                Kind::KillServer,
+                Kind::KillControl,
+                Kind::Isolate,
+                Kind::Churn,
+                Kind::Roam,
+            ],
+            every_ms: (200, 1_500),
+            shape: Shape::TwoInstances,
         },
     ];
 

@@ -360,7 +360,8 @@ impl Cluster {
             let Some(map) = process.shards.first().map(|shard| shard.router().map()) else {
                 continue;
             };
-            let is_served = |region: RegionId| map.instances(region).contains(&self.nodes[instance.0].node);
+            // A standby is told of everything, too.
+            let is_served = |region: RegionId| map.holds(region, self.nodes[instance.0].node);
             let mut known = BTreeMap::new();
             for shard in &process.shards {
                 for (region, _) in map.regions() {
@@ -587,10 +588,7 @@ impl Cluster {
         for (index, host) in self.nodes.iter().enumerate() {
             let Some(process) = &host.process else { continue };
             let map = process.shards.first()?.router().map();
-            for (region, served) in map
-                .regions()
-                .filter(|(_, region)| region.instances.contains(&host.node))
-            {
+            for (region, served) in map.regions().filter(|(region, _)| map.holds(*region, host.node)) {
                 let shards = process.shards.iter();
                 let known: BTreeMap<DeviceKey, Epoch> = shards
                     .flat_map(|shard| shard.router().presence(region).into_iter().flatten())

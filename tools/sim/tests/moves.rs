@@ -182,3 +182,75 @@ fn a_move_that_is_given_up_leaves_all_as_it_was() {
         }
     }
 }
+
+/// Users write on until no move is open.
+fn talk_until_over(cluster: &mut Cluster) -> Vec<MessageNo> {
+    let mut sent = Vec::new();
+    for _ in 0..5_000 {
+        if cluster.control_version() > 0 && cluster.moves_open() == 0 {
+            return sent;
+        }
+        sent.extend(talk(cluster, ms(5), 60_000));
+    }
+    panic!("the move is at {:?}", cluster.move_stage());
+}
+
+#[test]
+fn an_instance_goes_and_comes_under_traffic_and_every_message_is_delivered_in_time() {
+    for seed in 1..=4 {
+        let mut cluster = connected(seed, 12, &Start::default());
+        let node = cluster.instances(0)[seed as usize % 2];
+        let mut sent = talk(&mut cluster, ms(200), 1_000);
+        assert!(cluster.remove_instance(node, 0));
+        sent.extend(talk(&mut cluster, secs(2), 1_000));
+        assert_eq!(cluster.move_stage(), Some(Stage::Done), "seed {seed}");
+        assert!(!cluster.remove_instance(cluster.instances(0)[(seed as usize + 1) % 2], 0));
+        assert!(cluster.add_instance(node, 0));
+        sent.extend(talk(&mut cluster, secs(2), 1_000));
+        assert_eq!(cluster.move_stage(), Some(Stage::Done), "seed {seed}");
+        // It is the only one to ask now.
+        let other = cluster.instances(0)[(seed as usize + 1) % 2];
+        cluster.kill_node(other, Death::Visible);
+        sent.extend(talk(&mut cluster, secs(2), 60_000));
+        cluster.revive_node(other);
+        held(cluster.settle(secs(30)));
+        held(cluster.run_for(secs(15)));
+        assert_eq!(count(&cluster, &sent, is_delivered), sent.len(), "seed {seed}");
+    }
+}
+
+#[test]
+fn any_node_or_control_may_die_while_an_instance_comes_or_goes() {
+    for seed in 1..=6u64 {
+        let mut cluster = connected(seed, 12, &Start::default());
+        let [one, other] = cluster.instances(0)[..] else {
+            unreachable!("two instances")
+        };
+        let victim = [one, other, cluster.servers()[0]][seed as usize % 3];
+        let mut sent = Vec::new();
+        for comes in [false, true] {
+            let begun = match comes {
+                false => cluster.remove_instance(one, 0),
+                true => cluster.add_instance(one, 0),
+            };
+            assert!(begun, "seed {seed}: {:?}", cluster.ledger().story().collect::<Vec<_>>());
+            // Else it may not be on control's disk yet.
+            sent.extend(talk(&mut cluster, ms(60 + 20 * seed), 60_000));
+            if seed % 2 == 0 {
+                cluster.kill_control(Death::Visible);
+            }
+            cluster.kill_node(victim, Death::Visible);
+            sent.extend(talk(&mut cluster, secs(1), 60_000));
+            cluster.revive_node(victim);
+            if seed % 2 == 0 {
+                cluster.revive_control();
+            }
+            sent.extend(talk_until_over(&mut cluster));
+            sent.extend(talk(&mut cluster, secs(6), 60_000));
+        }
+        held(cluster.settle(secs(30)));
+        held(cluster.run_for(secs(45)));
+        assert_eq!(count(&cluster, &sent, is_offline), 0, "seed {seed}");
+        assert_eq!(count(&cluster, &sent, is_delivered), sent.len(), "seed {seed}");
+    }
+}
