@@ -5,12 +5,14 @@
 //! |---|---|
 //! | `network` | makes the namespaces, cuts and slows what runs between them |
 //! | `plan` | draws the faults, by seed |
+//! | `change` | draws what an operator changes meanwhile: slots that move, an instance that goes and comes back |
 //! | `strike` | carries a fault out, and heals it |
 //! | `watch` | tells when all has come together again |
 //! | `ledger` | writes down what senders and recipients saw |
 //! | `judge` | holds that against the promises; pure |
 //! | `run` | the devices, their traffic, and the whole |
 
+mod change;
 mod judge;
 mod ledger;
 pub mod network;

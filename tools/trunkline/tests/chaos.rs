@@ -24,6 +24,13 @@ fn a_cluster_keeps_its_promises_while_everything_in_turn_breaks() {
     assert!(output.status.success(), "{verdict} {}", stderr(&output));
     assert_eq!(verdict["sent"], verdict["reported"], "{verdict}");
     assert!(verdict["outcomes"]["delivered"].as_u64().unwrap() > 1_000, "{verdict}");
+    assert!(
+        verdict["changes"]
+            .as_object()
+            .unwrap()
+            .values()
+            .any(|count| *count != 0)
+    );
     assert!(verdict["faults"].as_object().unwrap().len() > 2, "{verdict}");
 }
 

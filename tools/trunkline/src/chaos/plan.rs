@@ -1,9 +1,10 @@
-//! Which fault comes next, by seed: first each kind once, in a random order; then any.
+//! Which fault comes next, and what an operator changes meanwhile, by seed: first each kind of fault once, in a random order; then any.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::change::{Change, Changes};
 use super::network::End;
 use crate::cluster::{REGIONS, is_edge, names};
 
@@ -86,6 +87,8 @@ pub enum Fault {
 pub struct Round {
     /// What.
     pub fault: Fault,
+    /// What is begun just before.
+    pub change: Change,
     /// Which kind it was drawn as.
     pub kind: Kind,
     /// How long it lasts.
@@ -98,6 +101,7 @@ pub struct Plan {
     kinds: Vec<Kind>,
     /// Kinds that have not been drawn yet.
     first: Vec<Kind>,
+    changes: Changes,
 }
 
 impl Plan {
@@ -110,6 +114,7 @@ impl Plan {
             rng,
             kinds: kinds.to_vec(),
             first,
+            changes: Changes::default(),
         }
     }
 
@@ -122,6 +127,7 @@ impl Plan {
         // Shorter than the ten seconds after which a silent node may be called gone, so that nobody may be called offline for it.
         let hold = Duration::from_millis(self.rng.u64(500..=HOLD_MS_MAX));
         Round {
+            change: self.changes.next(&mut self.rng),
             fault: self.fault(kind),
             kind,
             hold,

@@ -59,6 +59,8 @@ pub struct Verdict {
     pub disconnects: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Kind, u64>,
+    /// What an operator changed meanwhile, by kind.
+    pub changes: BTreeMap<&'static str, u64>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -127,6 +129,9 @@ fn strike_on(
             .collect();
         note(Note::Record(Record::Struck(edges.clone())));
         note(Note::Began(round.clone()));
+        striker
+            .change(&round.change)
+            .with_context(|| round.change.to_string())?;
         striker.strike(&round.fault).with_context(|| round.fault.to_string())?;
         let _ = ended.recv_timeout(round.hold);
         striker
@@ -161,6 +166,7 @@ struct Crowd<'a> {
     sent: u64,
     held_back: u64,
     disconnects: u64,
+    changes: BTreeMap<&'static str, u64>,
 }
 
 impl<'a> Crowd<'a> {
@@ -198,6 +204,7 @@ impl<'a> Crowd<'a> {
             sent: 0,
             held_back: 0,
             disconnects: 0,
+            changes: BTreeMap::new(),
         };
         let until = Instant::now() + WELCOME_TIMEOUT;
         while !crowd.all_open() {
@@ -231,9 +238,13 @@ impl<'a> Crowd<'a> {
                     Ok(Note::Record(record)) => self.ledger.append(&record)?,
                     Ok(Note::Began(round)) => {
                         *faults.entry(round.kind).or_default() += 1;
+                        *self.changes.entry(round.change.kind()).or_default() += 1;
                         let at = self.ledger.elapsed().as_secs_f64();
                         let hold = round.hold.as_secs_f64();
-                        tell(format!("{at:7.1} s  {} for {hold:.1} s", round.fault));
+                        tell(format!(
+                            "{at:7.1} s  {} for {hold:.1} s, and {}",
+                            round.fault, round.change
+                        ));
                     }
                     Ok(Note::Ended(fault, took)) => {
                         tracing::info!("{fault}: together again after {took:?}");
@@ -343,6 +354,7 @@ impl<'a> Crowd<'a> {
             held_back: self.held_back,
             disconnects: self.disconnects,
             faults,
+            changes: self.changes,
         })
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use trunkline_control::admin::Admin;
 
+use super::change::Change;
 use super::network::{self, Network};
 use super::plan::Fault;
 use crate::cluster::Cluster;
@@ -39,6 +40,14 @@ impl Striker {
             limits: None,
             enrolled: 0,
         }
+    }
+
+    /// Begins what an operator changes; it goes on by itself.
+    ///
+    /// # Errors
+    /// If control refuses it.
+    pub fn change(&self, change: &Change) -> anyhow::Result<()> {
+        self.ask(&change.request())
     }
 
     /// Carries a fault out.

@@ -1,4 +1,5 @@
-//! Tells when a cluster has come together: every node is ready, in sync, and has control's map; every device has one session.
+//! Tells when a cluster has come together: no move is open, every node is ready, in sync, and has control's map; every device has one
+//! session.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,7 +27,11 @@ pub fn come_together(devices: usize) -> Result<(), String> {
 
 fn missing(devices: usize) -> Result<(), String> {
     let ask = |address: SocketAddr| http::json(address, "/status", &[]).map_err(|error| format!("{error:#}"));
-    let version = ask(socket("control", "http"))?["version"].clone();
+    let said = ask(socket("control", "http"))?;
+    if said["moves_open"] != 0 {
+        return Err(format!("{} moves are not over", said["moves_open"]));
+    }
+    let version = said["version"].clone();
     let mut sessions = 0;
     for name in names() {
         let said = ask(socket(&name, "http"))?;

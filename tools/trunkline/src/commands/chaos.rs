@@ -124,6 +124,7 @@ fn as_json(args: &Args, verdict: &Verdict) -> Value {
         "seconds": verdict.elapsed.as_secs_f64(),
         "devices": args.devices,
         "faults": faults,
+        "changes": verdict.changes,
         "sent": verdict.sent,
         "held_back": verdict.held_back,
         "reported": judge.reported_count(),
@@ -145,12 +146,14 @@ fn as_text(verdict: &Verdict) -> String {
         words.join(", ")
     };
     let faults = list(&mut verdict.faults.iter().map(|(kind, count)| (kind.to_string(), *count)));
+    let changes = verdict.changes.iter();
+    let changes = list(&mut changes.map(|(name, count)| ((*name).to_owned(), *count)));
     let outcomes = judge.outcomes().iter();
     let outcomes = list(&mut outcomes.map(|(name, count)| ((*name).to_owned(), *count)));
     let breaches = Breach::ALL.iter();
     let breaches = list(&mut breaches.map(|(breach, name)| (name.replace('_', " "), judge.count(*breach))));
     format!(
-        "faults        {faults}\nmessages      {} sent, {} reported: {outcomes}; late {}\nconnections   {} lost, over {:.0} s\nchecks        {breaches}",
+        "faults        {faults}\nchanges       {changes}\nmessages      {} sent, {} reported: {outcomes}; late {}\nconnections   {} lost, over {:.0} s\nchecks        {breaches}",
         verdict.sent,
         judge.reported_count(),
         judge.late(),
