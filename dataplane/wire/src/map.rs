@@ -12,6 +12,7 @@ mod check;
 mod delta;
 mod encoding;
 mod error;
+mod overrides;
 mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +22,10 @@ pub use self::assembler::{Assembler, Transfer, parts};
 pub use self::check::{INSTANCES_MAX, NAME_BYTES_MAX, NODES_MAX, OVERRIDES_MAX, REGIONS_MAX};
 pub use self::encoding::MAP_BYTES_MAX;
 pub use self::error::MapError;
+use self::overrides::Overrides;
 pub use self::replica::{Plan, Refusal, accept};
 pub use crate::control::{MapId, Roles};
 use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
-use crate::keyed::KeyMap;
 
 /// How many slots the keys of devices are spread over.
 pub const SLOTS: usize = 65_536;
@@ -35,7 +36,7 @@ pub struct Map {
     id: MapId,
     slots: Box<[RegionId; SLOTS]>,
     slots_also: BTreeMap<u16, RegionId>,
-    overrides: KeyMap<RegionId>,
+    overrides: Overrides,
     overrides_also: BTreeMap<DeviceKey, RegionId>,
     regions: BTreeMap<RegionId, Region>,
     standbys: BTreeMap<RegionId, Vec<NodeId>>,
@@ -139,7 +140,7 @@ impl Map {
             id,
             slots: contents.slots,
             slots_also: contents.slots_also,
-            overrides: contents.overrides.into_iter().collect(),
+            overrides: Overrides::new(contents.overrides.into_iter()),
             overrides_also: contents.overrides_also,
             regions: contents.regions,
             standbys: contents.standbys,
@@ -155,12 +156,8 @@ impl Map {
     /// The region by which a device is found: its override's, else its slot's. Region 0 in the empty map.
     #[inline]
     pub fn region_of(&self, key: DeviceKey) -> RegionId {
-        if !self.overrides.is_empty()
-            && let Some(region) = self.overrides.get(&key)
-        {
-            return *region;
-        }
-        self.slots[usize::from(key.slot())]
+        let slot = self.slots[usize::from(key.slot())];
+        self.overrides.find(key).unwrap_or(slot)
     }
 
     /// The second region at which a device's sessions are registered, while it moves.
@@ -169,7 +166,7 @@ impl Map {
         if self.slots_also.is_empty() && self.overrides_also.is_empty() {
             return None;
         }
-        if self.overrides.contains_key(&key) {
+        if self.overrides.find(key).is_some() {
             self.overrides_also.get(&key).copied()
         } else {
             self.slots_also.get(&key.slot()).copied()
@@ -264,11 +261,14 @@ impl Map {
         self.overrides.len()
     }
 
-    /// All overrides, by ascending key. Sorts; for dumps.
-    pub fn overrides_sorted(&self) -> Vec<(DeviceKey, RegionId)> {
-        let mut all: Vec<_> = self.overrides.iter().map(|(key, region)| (*key, *region)).collect();
-        all.sort_unstable();
-        all
+    /// The memory that the overrides take, in bytes.
+    pub fn overrides_bytes(&self) -> usize {
+        self.overrides.bytes()
+    }
+
+    /// All overrides, by ascending key.
+    pub fn overrides_sorted(&self) -> impl ExactSizeIterator<Item = (DeviceKey, RegionId)> + '_ {
+        self.overrides.iter()
     }
 
     /// A copy of what it says, to make the next version of.
@@ -276,7 +276,7 @@ impl Map {
         Contents {
             slots: self.slots.clone(),
             slots_also: self.slots_also.clone(),
-            overrides: self.overrides_sorted().into_iter().collect(),
+            overrides: self.overrides_sorted().collect(),
             overrides_also: self.overrides_also.clone(),
             regions: self.regions.clone(),
             standbys: self.standbys.clone(),

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::check::{NODES_MAX, OVERRIDES_MAX, REGIONS_MAX, at_most};
-use super::encoding::{check_size, put_table, table};
+use super::encoding::{Put, check_size, put_table, table};
 use super::{Map, MapError, MapId, SLOTS};
 use crate::codec::{DecodeError, Field, Reader};
 use crate::id::RegionId;
@@ -27,13 +27,7 @@ pub(super) fn encode(base: &Map, next: &Map) -> Vec<u8> {
         ranges(base, next).iter().map(|(range, region)| (range, region)),
     );
     put_difference(&mut out, base.slots_also.iter(), next.slots_also.iter());
-    let (before, after) = (base.overrides_sorted(), next.overrides_sorted());
-    let pairs = |(key, region)| (key, region);
-    put_difference(
-        &mut out,
-        before.iter().map(|(k, r)| pairs((k, r))),
-        after.iter().map(|(k, r)| pairs((k, r))),
-    );
+    put_difference(&mut out, base.overrides_sorted(), next.overrides_sorted());
     put_difference(&mut out, base.overrides_also.iter(), next.overrides_also.iter());
     put_difference(&mut out, base.standbys.iter(), next.standbys.iter());
     out
@@ -145,14 +139,11 @@ fn ranges(base: &Map, next: &Map) -> Vec<(Range, RegionId)> {
 }
 
 /// Keys that are gone, then entries that are new or other. Both sides come by ascending key.
-fn put_difference<'t, K, V>(
+fn put_difference<K: Put + Ord, V: Put + PartialEq>(
     out: &mut Vec<u8>,
-    before: impl Iterator<Item = (&'t K, &'t V)>,
-    after: impl Iterator<Item = (&'t K, &'t V)>,
-) where
-    K: Field<'static> + Ord + 't,
-    V: Field<'static> + PartialEq + 't,
-{
+    before: impl Iterator<Item = (K, V)>,
+    after: impl Iterator<Item = (K, V)>,
+) {
     let (mut before, mut after) = (before.peekable(), after.peekable());
     let (mut gone, mut set) = (Vec::new(), Vec::new());
     loop {
@@ -163,11 +154,13 @@ fn put_difference<'t, K, V>(
             (Some((old, _)), Some((new, _))) => old.cmp(new),
         };
         match order {
-            Ordering::Less => gone.extend(before.next().map(|(key, _)| (key, &()))),
+            Ordering::Less => gone.extend(before.next().map(|(key, _)| (key, ()))),
             Ordering::Greater => set.extend(after.next()),
             Ordering::Equal => {
                 let (old, new) = (before.next(), after.next());
-                set.extend(new.filter(|_| old != new));
+                if old != new {
+                    set.extend(new);
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::check::{self, INSTANCES_MAX, NAME_BYTES_MAX, NODES_MAX, OVERRIDES_MAX, REGIONS_MAX, at_most};
 use super::{Contents, Map, MapError, MapId, Node, Region, Roles, SLOTS};
 use crate::codec::{DecodeError, Field, Reader, Text};
-use crate::id::{Incarnation, NodeId, RegionId};
+use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
 
 /// The first four bytes of a map.
 const MAGIC: [u8; 4] = *b"TKM1";
@@ -36,10 +36,7 @@ pub(super) fn encode(map: &Map) -> Vec<u8> {
     put_table(&mut out, map.nodes.iter());
     put_table(&mut out, runs(&map.slots).iter().map(|(last, region)| (last, region)));
     put_table(&mut out, map.slots_also.iter());
-    put_table(
-        &mut out,
-        map.overrides_sorted().iter().map(|(key, region)| (key, region)),
-    );
+    put_table(&mut out, map.overrides_sorted());
     put_table(&mut out, map.overrides_also.iter());
     put_table(&mut out, map.standbys.iter());
     out
@@ -129,12 +126,36 @@ fn fill(runs: &[(u16, RegionId)]) -> Result<Box<[RegionId; SLOTS]>, MapError> {
     Ok(slots)
 }
 
-pub(super) fn put_table<'t, K, V>(out: &mut Vec<u8>, entries: impl ExactSizeIterator<Item = (&'t K, &'t V)>)
-where
-    K: Field<'static> + 't,
-    V: Field<'static> + 't,
-{
-    (entries.len() as u32).put(out);
+/// Something that has a place in a table: a field that is lent, or one that is small.
+pub(super) trait Put {
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+impl<T: Field<'static>> Put for &T {
+    fn put(&self, out: &mut Vec<u8>) {
+        Field::put(*self, out);
+    }
+}
+
+impl Put for DeviceKey {
+    fn put(&self, out: &mut Vec<u8>) {
+        Field::put(self, out);
+    }
+}
+
+impl Put for RegionId {
+    fn put(&self, out: &mut Vec<u8>) {
+        Field::put(self, out);
+    }
+}
+
+/// What a key that is gone has for a value.
+impl Put for () {
+    fn put(&self, _: &mut Vec<u8>) {}
+}
+
+pub(super) fn put_table(out: &mut Vec<u8>, entries: impl ExactSizeIterator<Item = (impl Put, impl Put)>) {
+    Field::put(&(entries.len() as u32), out);
     for (key, value) in entries {
         key.put(out);
         value.put(out);
