@@ -4,11 +4,16 @@
 //! An epoch never goes back: what was removed is remembered for [`TOMBSTONE`]. A late record of what its server removed changes
 //! nothing; what was dropped because its server was away, or didn't name it, may come back with it.
 
+mod table;
+
 use std::collections::{BTreeSet, VecDeque};
 
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
 use trunkline_wire::time::Instant;
 
+pub use self::table::RECORD_BYTES;
+
+use self::table::{Entry, Table};
 use crate::constants::TOMBSTONE;
 use trunkline_wire::keyed::KeyMap;
 
@@ -18,23 +23,12 @@ const RELAYED: u64 = u64::MAX;
 /// Where the devices of one region are.
 #[derive(Debug, Default)]
 pub struct Presence {
-    entries: KeyMap<Entry>,
+    entries: Table,
     removed: KeyMap<Removed>,
     /// When to forget what was removed, in the order of time.
     forget: VecDeque<(Instant, DeviceKey, Epoch)>,
     /// The devices whose sessions only other instances have told of, and some whose servers have named them since.
     relayed: BTreeSet<DeviceKey>,
-}
-
-/// What one connected device costs in an instance's table, at the table's fullest: its key, its entry and a byte of the table's own, of
-/// which seven in eight places may be used.
-pub const RECORD_BYTES: usize = (size_of::<(DeviceKey, Entry)>() + 1) * 8 / 7;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Entry {
-    epoch: Epoch,
-    /// In which of its server's streams the session was last named.
-    sync: u64,
 }
 
 /// The highest epoch of a device that is no longer here.
@@ -67,7 +61,7 @@ pub enum Registration {
 impl Presence {
     /// The device's session, if it has one.
     pub fn find(&self, device: DeviceKey) -> Option<Epoch> {
-        self.entries.get(&device).map(|entry| entry.epoch)
+        self.entries.find(device).map(|entry| entry.epoch)
     }
 
     /// The highest epoch that is known for the device, of a session that is or of one that was until lately.
@@ -88,19 +82,19 @@ impl Presence {
                 };
             }
         }
-        match self.entries.get_mut(&device) {
+        match self.entries.find(device) {
             None => {
-                self.entries.insert(device, Entry { epoch, sync });
+                self.entries.set(device, Entry { epoch, sync });
                 Registration::Taken { replaced: None }
             }
             Some(entry) if entry.epoch == epoch => {
-                entry.sync = sync;
+                self.entries.set(device, Entry { epoch, sync });
                 Registration::Repeated
             }
             Some(entry) if entry.epoch < epoch || trunkline_wire::planted!(AcceptOlderEpoch) => {
-                let replaced = std::mem::replace(entry, Entry { epoch, sync });
+                self.entries.set(device, Entry { epoch, sync });
                 Registration::Taken {
-                    replaced: Some(replaced.epoch),
+                    replaced: Some(entry.epoch),
                 }
             }
             Some(entry) => Registration::Stale { highest: entry.epoch },
@@ -109,7 +103,7 @@ impl Presence {
 
     /// As [`Presence::register`], of a session that another instance tells of: in no stream of its server's.
     pub fn register_relayed(&mut self, device: DeviceKey, epoch: Epoch) -> Registration {
-        match self.entries.get(&device) {
+        match self.entries.find(device) {
             // Its server may have named it itself.
             Some(entry) if entry.epoch == epoch => Registration::Repeated,
             Some(_) | None => {
@@ -128,7 +122,7 @@ impl Presence {
         let mut dropped = Vec::new();
         let entries = &self.entries;
         self.relayed.retain(|device| {
-            let relayed = entries.get(device).filter(|entry| entry.sync == RELAYED);
+            let relayed = entries.find(*device).filter(|entry| entry.sync == RELAYED);
             let of_node = relayed.filter(|entry| entry.epoch.node == node);
             dropped.extend(of_node.map(|entry| (*device, entry.epoch)));
             relayed.is_some() && of_node.is_none()
@@ -143,7 +137,7 @@ impl Presence {
     pub fn withdraw(&mut self, device: DeviceKey, epoch: Epoch) -> bool {
         let known = self.find(device) == Some(epoch);
         if known {
-            self.entries.remove(&device);
+            self.entries.remove(device);
         }
         known
     }
@@ -156,8 +150,7 @@ impl Presence {
     fn remove(&mut self, now: Instant, device: DeviceKey, removed: Removed) -> bool {
         let Removed { epoch, ended } = removed;
         if trunkline_wire::planted!(NoTombstone) {
-            return self.entries.get(&device).is_some_and(|entry| entry.epoch == epoch)
-                && self.entries.remove(&device).is_some();
+            return self.find(device) == Some(epoch) && self.entries.remove(device);
         }
         let known = self.removed.entry(device).or_insert(removed);
         if known.epoch < epoch {
@@ -166,11 +159,8 @@ impl Presence {
             known.ended |= ended;
         }
         self.forget.push_back((now + TOMBSTONE, device, epoch));
-        match self.entries.get(&device) {
-            Some(entry) if entry.epoch == epoch || trunkline_wire::planted!(UnregisterAnyEpoch) => {
-                self.entries.remove(&device);
-                true
-            }
+        match self.find(device) {
+            Some(held) if held == epoch || trunkline_wire::planted!(UnregisterAnyEpoch) => self.entries.remove(device),
             _ => false,
         }
     }
@@ -198,7 +188,7 @@ impl Presence {
             self.entries
                 .iter()
                 .filter(|(_, entry)| unnamed(entry))
-                .map(|(key, entry)| (*key, entry.epoch)),
+                .map(|(key, entry)| (key, entry.epoch)),
         );
         for &(device, epoch) in &dropped {
             // Its server may have ended it while it was away, or it moved to another region, and may come back.
@@ -225,8 +215,8 @@ impl Presence {
     /// # Errors
     /// What isn't so.
     pub fn check(&self, now: Instant) -> Result<(), String> {
-        for (device, entry) in &self.entries {
-            if let Some(removed) = self.removed.get(device)
+        for (device, entry) in self.entries.iter() {
+            if let Some(removed) = self.removed.get(&device)
                 && (removed.epoch > entry.epoch || removed.epoch == entry.epoch && removed.ended)
             {
                 return Err(format!(
@@ -254,9 +244,14 @@ impl Presence {
         self.entries.len()
     }
 
+    /// What the devices that are connected take from memory, in bytes: without those who have left lately.
+    pub fn bytes(&self) -> usize {
+        self.entries.bytes()
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.len() == 0
     }
 
     /// All devices and their sessions, by key.
@@ -266,7 +261,7 @@ impl Presence {
 
     /// Those for which `wanted` holds, by key.
     pub fn sorted_where(&self, wanted: impl Fn(DeviceKey, Epoch) -> bool) -> Vec<(DeviceKey, Epoch)> {
-        let all = self.entries.iter().map(|(key, entry)| (*key, entry.epoch));
+        let all = self.entries.iter().map(|(key, entry)| (key, entry.epoch));
         let mut all: Vec<_> = all.filter(|(key, epoch)| wanted(*key, *epoch)).collect();
         all.sort_unstable();
         all
