@@ -16,6 +16,7 @@
 //! | `strangers` | who says what no library would |
 //! | `planted` | defects that are put in to see that each is noticed |
 //! | `propagation` | what telling everybody of every connect would cost, beside what we do |
+//! | `scale` | what a cluster for so many devices takes, by calculation |
 //! | `promise`, `journal` | a broken promise, and the history that comes with it |
 //!
 //! Nothing here decides anything that a cluster decides. What is not simulated: threads (one turn at a time), the disk's own
@@ -37,6 +38,7 @@ mod pairs;
 pub mod planted;
 pub mod promise;
 pub mod propagation;
+pub mod scale;
 pub mod scenario;
 mod strangers;
 mod sums;
