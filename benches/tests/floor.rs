@@ -7,8 +7,15 @@ use std::time::Duration;
 
 /// A floor that ends with the test. `None` where the kernel doesn't let this process have io_uring.
 fn start(backend: &str) -> Option<(Child, SocketAddr)> {
+    start_beside(backend, None)
+}
+
+/// One that has a connection to another.
+fn start_beside(backend: &str, next: Option<SocketAddr>) -> Option<(Child, SocketAddr)> {
+    let next = next.map(|next| format!("--next={next}"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_floor"))
         .args(["--backend", backend, "--listen", "127.0.0.1:0", "--end-with-stdin"])
+        .args(next)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -83,6 +90,38 @@ fn everything_arrives_in_order(backend: &str) {
 
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
+}
+
+/// Both ways, over one in the middle that has no devices.
+fn three_in_a_row_forward_to_each_other_s_devices(backend: &str) {
+    let Some((_middle, middle)) = start(backend) else {
+        return;
+    };
+    let (_left, left) = start_beside(backend, Some(middle)).unwrap();
+    let (_right, right) = start_beside(backend, Some(middle)).unwrap();
+    let (mut one, mut two) = (connect(left, 1), connect(right, 2));
+    for n in 0..100u32 {
+        let (there, back) = (frame(2, &n.to_le_bytes()), frame(1, &[n as u8; 3_000]));
+        one.write_all(&there).unwrap();
+        let mut arrived = vec![0; there.len()];
+        two.read_exact(&mut arrived).unwrap();
+        assert_eq!(arrived, there);
+        two.write_all(&back).unwrap();
+        let mut arrived = vec![0; back.len()];
+        one.read_exact(&mut arrived).unwrap();
+        assert_eq!(arrived, back);
+    }
+}
+
+#[test]
+fn over_epoll_three_in_a_row_forward_to_each_other_s_devices() {
+    three_in_a_row_forward_to_each_other_s_devices("epoll");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn over_io_uring_three_in_a_row_forward_to_each_other_s_devices() {
+    three_in_a_row_forward_to_each_other_s_devices("uring");
 }
 
 #[test]

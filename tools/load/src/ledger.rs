@@ -10,6 +10,8 @@ use fastrand::Rng;
 pub struct Peers {
     count: u32,
     per: u32,
+    /// From one neighbour to the next.
+    step: u32,
 }
 
 impl Peers {
@@ -18,12 +20,23 @@ impl Peers {
         Peers {
             count,
             per: (count.saturating_sub(1)).clamp(1, PEERS_MAX),
+            step: 1,
+        }
+    }
+
+    /// Among `count` connections that are spread over so many servers in turn: those of the next server. All of them if `count` is a
+    /// multiple of `servers`.
+    pub fn across(count: u32, servers: u32) -> Peers {
+        Peers {
+            count,
+            per: (count / servers).clamp(1, PEERS_MAX),
+            step: servers,
         }
     }
 
     /// A random one of `from`'s. One who is alone sends to itself.
     pub fn pick(self, from: u32, random: &mut Rng) -> u32 {
-        let to = from + 1 + random.u32(..self.per);
+        let to = from + 1 + self.step * random.u32(..self.per);
         if to >= self.count { to - self.count } else { to }
     }
 
@@ -33,7 +46,8 @@ impl Peers {
             return None;
         }
         let column = if to > from { to - from } else { to + self.count - from } - 1;
-        (column < self.per).then_some((from * self.per + column) as usize)
+        let (column, rest) = (column / self.step, column % self.step);
+        (rest == 0 && column < self.per).then_some((from * self.per + column) as usize)
     }
 
     fn pairs(self) -> usize {
@@ -192,6 +206,24 @@ mod tests {
             assert_eq!(pairs.len(), peers.pairs());
         }
         assert_eq!(Peers::new(1_000).pair(0, 600), None);
+    }
+
+    #[test]
+    fn across_servers_everybody_sends_to_the_next_server() {
+        for servers in [2, 3] {
+            let peers = Peers::across(60, servers);
+            let mut random = Rng::with_seed(4);
+            let mut pairs = HashSet::new();
+            for _ in 0..50_000 {
+                let from = random.u32(..60);
+                let to = peers.pick(from, &mut random);
+                assert_eq!(to % servers, (from + 1) % servers);
+                assert!(peers.pair(from, to).is_some());
+                pairs.insert((from, to));
+            }
+            assert_eq!(pairs.len(), peers.pairs());
+            assert_eq!(peers.pair(0, servers), None);
+        }
     }
 
     #[test]

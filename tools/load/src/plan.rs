@@ -17,6 +17,8 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Whether messages are confirmed, where the protocol can.
     pub confirmed: bool,
+    /// Whether messages go only to connections of the target's next server, so that each passes two of them.
+    pub across: bool,
     /// How long it measures.
     pub measured: Duration,
     /// How long it runs before that.
@@ -37,6 +39,7 @@ impl Default for Plan {
             threads: 1,
             payload_bytes: 128,
             confirmed: false,
+            across: false,
             measured: Duration::from_secs(5),
             warm_up: Duration::from_secs(1),
             messages_max: None,

@@ -123,8 +123,7 @@ fn one(plan: &Plan, target: &Target, number: u32, watch: &mut Watch<'_>) -> Resu
 }
 
 fn with<P: Protocol>(protocol: &P, plan: &Plan, target: &Target, watch: &mut Watch<'_>) -> Result<Round, Error> {
-    let process = target.pid.map(Process);
-    let resident_before = process.map(Process::resident_bytes).transpose()?;
+    let resident_before = resident_bytes(target)?;
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let shared = Shared::new(threads);
     thread::scope(|scope| {
@@ -204,7 +203,10 @@ struct Moment {
 
 impl Moment {
     fn now(target: &Target, shared: &Shared) -> Result<Moment, Error> {
-        let server = target.pid.map(Process).map(Process::time).transpose()?;
+        let mut server = None;
+        for &pid in &target.pids {
+            server.get_or_insert_with(Time::default).join(Process(pid).time()?);
+        }
         Ok(Moment {
             now_ns: shared.now_ns(),
             counts: shared.counts(),
@@ -213,6 +215,15 @@ impl Moment {
             segments: segments_sent(),
         })
     }
+}
+
+/// Of all its processes; `None` if none is named.
+fn resident_bytes(target: &Target) -> Result<Option<u64>, Error> {
+    let mut sum = None;
+    for &pid in &target.pids {
+        *sum.get_or_insert(0) += Process(pid).resident_bytes()?;
+    }
+    Ok(sum)
 }
 
 type Measured = (Moment, Moment, Option<u64>);
@@ -264,7 +275,7 @@ fn conduct(plan: &Plan, target: &Target, shared: &Shared, watch: &mut Watch<'_>)
     shared.end(after.now_ns.max(1));
     shared.looked.store(true, Relaxed);
     let before = before.ok_or(Error::Interrupted)?;
-    let resident = target.pid.map(Process).map(Process::resident_bytes).transpose()?;
+    let resident = resident_bytes(target)?;
     Ok((before, after, resident))
 }
 

@@ -15,6 +15,11 @@ pub struct Process(pub u32);
 pub struct Time(HashMap<u32, u64>);
 
 impl Time {
+    /// Adds another process's threads.
+    pub fn join(&mut self, other: Time) {
+        self.0.extend(other.0);
+    }
+
     /// How much more it is than `earlier`. What a thread used that ended in between is not seen.
     pub fn since(&self, earlier: &Time) -> u64 {
         let used = |(thread, now): (&u32, &u64)| now.saturating_sub(earlier.0.get(thread).copied().unwrap_or(0));

@@ -16,14 +16,19 @@ pub struct Target {
     pub address: SocketAddr,
     /// Further servers of the same cluster: the connections go to all of them in turn.
     pub also: Vec<SocketAddr>,
-    /// Its process, on this host: whose time and memory are read.
-    pub pid: Option<u32>,
+    /// Its processes, on this host: whose time and memory are read, and summed.
+    pub pids: Vec<u32>,
 }
 
 impl Target {
+    /// How many servers it has.
+    pub fn servers(&self) -> usize {
+        1 + self.also.len()
+    }
+
     /// Where connection `number` goes.
     pub fn address_of(&self, number: usize) -> SocketAddr {
-        let place = number % (1 + self.also.len());
+        let place = number % self.servers();
         place.checked_sub(1).map_or(self.address, |place| self.also[place])
     }
 }
@@ -49,7 +54,7 @@ impl FromStr for Target {
             protocol: kind,
             address,
             also: Vec::new(),
-            pid: None,
+            pids: Vec::new(),
         };
         if target.name.is_empty() {
             return Err(form.to_owned());
@@ -63,7 +68,8 @@ impl FromStr for Target {
                 continue;
             }
             let pid = part.strip_prefix("pid=").and_then(|pid| pid.parse().ok());
-            target.pid = Some(pid.ok_or_else(|| format!("{part:?} is no pid=PID; {form}"))?);
+            let pid = pid.ok_or_else(|| format!("{part:?} is no pid=PID; {form}"))?;
+            target.pids.push(pid);
         }
         Ok(target)
     }
@@ -81,18 +87,19 @@ mod tests {
             protocol: Kind::Native,
             address: "127.0.0.1:7400".parse().unwrap(),
             also: Vec::new(),
-            pid: Some(123),
+            pids: vec![123],
         };
         assert_eq!(target, expected);
         let target: Target = "floor:[::1]:9000".parse().unwrap();
-        assert_eq!((target.name.as_str(), target.pid), ("floor", None));
+        assert_eq!((target.name.as_str(), &target.pids[..]), ("floor", &[][..]));
     }
 
     #[test]
     fn connections_go_to_the_servers_of_a_cluster_in_turn() {
-        let target: Target = "native:127.0.0.1:1,also=127.0.0.1:2,also=127.0.0.1:3,pid=4"
+        let target: Target = "native:127.0.0.1:1,also=127.0.0.1:2,also=127.0.0.1:3,pid=4,pid=5"
             .parse()
             .unwrap();
+        assert_eq!((target.servers(), &target.pids[..]), (3, &[4, 5][..]));
         let ports: Vec<u16> = (0..5).map(|number| target.address_of(number).port()).collect();
         assert_eq!(ports, [1, 2, 3, 1, 2]);
     }

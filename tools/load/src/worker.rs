@@ -114,7 +114,10 @@ impl<'a, P: Protocol> Worker<'a, P> {
             Work::Idle | Work::Connects => 1,
             Work::Closed { .. } | Work::Open { .. } => part.connections as u32,
         };
-        let pairs = Peers::new(count);
+        let pairs = match plan.across {
+            true => Peers::across(count, target.servers() as u32),
+            false => Peers::new(count),
+        };
         let state = State {
             pairs,
             ledger: Ledger::new(pairs),

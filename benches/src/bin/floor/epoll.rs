@@ -1,7 +1,7 @@
 //! The floor over readiness: edge-triggered, one read a report, one write a socket and turn.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
@@ -20,7 +20,7 @@ struct Socket {
 ///
 /// # Errors
 /// Only what makes it unusable.
-pub fn run(listener: TcpListener, ready: impl FnOnce()) -> io::Result<()> {
+pub fn run(listener: TcpListener, next: Option<TcpStream>, ready: impl FnOnce()) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let mut listener = mio::net::TcpListener::from_std(listener);
     let mut poll = Poll::new()?;
@@ -29,6 +29,12 @@ pub fn run(listener: TcpListener, ready: impl FnOnce()) -> io::Result<()> {
     let mut sockets: Slab<Socket> = Slab::new();
     let mut forwarder = Forwarder::default();
     let mut buffer = vec![0; READ_BYTES];
+    if let Some(next) = next {
+        next.set_nonblocking(true)?;
+        let slot = insert(mio::net::TcpStream::from_std(next), &poll, &mut sockets)?;
+        forwarder.connected(slot);
+        write(&mut sockets[slot], forwarder.gathered(slot));
+    }
     ready();
     loop {
         match poll.poll(&mut events, None) {
@@ -67,24 +73,28 @@ fn accept(
     forwarder: &mut Forwarder,
 ) -> io::Result<()> {
     loop {
-        let mut stream = match listener.accept() {
+        let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             // A client that left again already; and a full table of descriptors would end the floor, as it should.
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
             Err(error) => return Err(error),
         };
-        let entry = sockets.vacant_entry();
-        let slot = entry.key();
-        poll.registry()
-            .register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
-        entry.insert(Socket {
-            stream,
-            written: 0,
-            blocked: false,
-        });
-        forwarder.accepted(slot);
+        forwarder.accepted(insert(stream, poll, sockets)?);
     }
+}
+
+fn insert(mut stream: mio::net::TcpStream, poll: &Poll, sockets: &mut Slab<Socket>) -> io::Result<usize> {
+    let entry = sockets.vacant_entry();
+    let slot = entry.key();
+    poll.registry()
+        .register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
+    entry.insert(Socket {
+        stream,
+        written: 0,
+        blocked: false,
+    });
+    Ok(slot)
 }
 
 /// Reads what is there; false when it was the last.

@@ -8,6 +8,10 @@ use std::io;
 const LENGTH_BYTES: usize = 4;
 /// The destination that follows it.
 const DESTINATION_BYTES: usize = 8;
+/// How a floor introduces itself to the one beside it: where a device says its number and nothing else.
+const I_AM_A_FLOOR: &[u8] = b"floor";
+/// A number that floors have no use for.
+const FLOOR: u64 = 0;
 /// The longest that a length may name: a claim of more is a stream out of step.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 
@@ -16,6 +20,8 @@ const FRAME_BYTES_MAX: usize = 1 << 20;
 pub struct Forwarder {
     connections: Vec<Connection>,
     slots: HashMap<u64, usize, RandomState>,
+    /// Connections to the floors beside this one.
+    links: Vec<usize>,
     dirty: Vec<usize>,
     complained: bool,
 }
@@ -39,6 +45,19 @@ impl Forwarder {
         }
     }
 
+    /// This floor has connected to the one beside it.
+    pub fn connected(&mut self, slot: usize) {
+        self.accepted(slot);
+        self.links.push(slot);
+        let connection = &mut self.connections[slot];
+        connection.number = Some(FLOOR);
+        let length = (DESTINATION_BYTES + I_AM_A_FLOOR.len()) as u32;
+        connection.gathered.extend_from_slice(&length.to_le_bytes());
+        connection.gathered.extend_from_slice(&FLOOR.to_le_bytes());
+        connection.gathered.extend_from_slice(I_AM_A_FLOOR);
+        self.flush_again(slot);
+    }
+
     /// It is gone.
     pub fn closed(&mut self, slot: usize) {
         let gone = std::mem::take(&mut self.connections[slot]);
@@ -47,6 +66,7 @@ impl Forwarder {
         {
             self.slots.remove(&number);
         }
+        self.links.retain(|link| *link != slot);
         if gone.dirty {
             self.dirty.retain(|dirty| *dirty != slot);
         }
@@ -96,10 +116,15 @@ impl Forwarder {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a frame without a destination"))?;
         if self.connections[slot].number.is_none() {
             self.connections[slot].number = Some(destination);
-            self.slots.insert(destination, slot);
+            if &frame[LENGTH_BYTES + DESTINATION_BYTES..] == I_AM_A_FLOOR {
+                self.links.push(slot);
+            } else {
+                self.slots.insert(destination, slot);
+            }
             return Ok(());
         }
-        let Some(&to) = self.slots.get(&destination) else {
+        let beside = || self.links.iter().find(|link| **link != slot);
+        let Some(&to) = self.slots.get(&destination).or_else(beside) else {
             if !std::mem::replace(&mut self.complained, true) {
                 eprintln!("a frame for {destination}, which is not connected; further ones are not told");
             }
@@ -188,6 +213,25 @@ mod tests {
             dirty.sort_unstable();
             assert_eq!(dirty, [0, 1]);
         }
+    }
+
+    #[test]
+    fn what_is_for_nobody_here_goes_to_the_floor_beside_and_never_back() {
+        let mut forwarder = two();
+        forwarder.connected(2);
+        let greeting = std::mem::take(forwarder.gathered(2));
+        forwarder.received(0, &frame(300, b"there")).unwrap();
+        assert_eq!(*forwarder.gathered(2), frame(300, b"there"));
+        forwarder.received(2, &frame(200, b"here")).unwrap();
+        assert_eq!(*forwarder.gathered(1), frame(200, b"here"));
+        forwarder.gathered(2).clear();
+        forwarder.received(2, &frame(300, b"nowhere")).unwrap();
+        assert_eq!(*forwarder.gathered(2), b"");
+        // One in the middle passes it to the other side.
+        forwarder.accepted(3);
+        forwarder.received(3, &greeting).unwrap();
+        forwarder.received(2, &frame(300, b"on")).unwrap();
+        assert_eq!(*forwarder.gathered(3), frame(300, b"on"));
     }
 
     #[test]

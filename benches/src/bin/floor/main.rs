@@ -10,6 +10,9 @@
 //! It deliberately has no hello to answer, no sessions, no limits but a frame's length, no time. Nothing is dropped: what a reader doesn't
 //! take waits in memory without a bound, which the load's own bound on what is under way has to supply. A frame for a number
 //! that nobody has said is a mistake of the load's and is told on standard error.
+//!
+//! Several floors in a row are what several servers in a row are judged by: `--next` has a connection to another floor, and each passes what
+//! isn't for a connection of its own on to the floor beside it.
 #![deny(unsafe_code)]
 
 #[cfg(target_os = "linux")]
@@ -20,7 +23,7 @@ mod forwarder;
 mod uring;
 
 use std::io::{ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,9 @@ struct Args {
     /// Where it listens; port 0 picks one.
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
+    /// Another floor, which accepts already: what isn't for a connection here goes there, and the other way round.
+    #[arg(long)]
+    next: Option<SocketAddr>,
     /// The processor to run on.
     #[arg(long)]
     core: Option<usize>,
@@ -78,6 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             std::process::exit(0);
         });
     }
+    let next = args.next.map(next).transpose()?;
     let ready = |address: SocketAddr| {
         println!(
             r#"{{"event":"ready","address":"{address}","pid":{}}}"#,
@@ -86,12 +93,18 @@ fn run(args: &Args) -> anyhow::Result<()> {
     };
     let address = listener.local_addr()?;
     match args.backend {
-        Backend::Epoll => epoll::run(listener, || ready(address)).context("epoll"),
+        Backend::Epoll => epoll::run(listener, next, || ready(address)).context("epoll"),
         #[cfg(target_os = "linux")]
-        Backend::Uring => uring::run(&listener, || ready(address)).context("io_uring"),
+        Backend::Uring => uring::run(&listener, next.as_ref(), || ready(address)).context("io_uring"),
         #[cfg(not(target_os = "linux"))]
         Backend::Uring => anyhow::bail!("--backend uring: io_uring is Linux's"),
     }
+}
+
+fn next(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).with_context(|| format!("--next {address}"))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {

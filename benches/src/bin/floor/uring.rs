@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
 use io_uring::types::{Fd, Fixed};
@@ -19,7 +19,7 @@ use crate::forwarder::Forwarder;
 ///
 /// # Errors
 /// Only what makes it unusable.
-pub fn run(listener: &TcpListener, ready: impl FnOnce()) -> io::Result<()> {
+pub fn run(listener: &TcpListener, next: Option<&TcpStream>, ready: impl FnOnce()) -> io::Result<()> {
     let uring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -38,6 +38,18 @@ pub fn run(listener: &TcpListener, ready: impl FnOnce()) -> io::Result<()> {
         batch: Vec::new(),
         listener: Fd(listener.as_raw_fd()),
     };
+    if let Some(next) = next {
+        // Before anything is accepted, so that the first place is free.
+        let slot = 0;
+        floor
+            .uring
+            .submitter()
+            .register_files_update(slot, &[next.as_raw_fd()])?;
+        floor.sockets.push(Socket::default());
+        floor.forwarder.connected(slot as usize);
+        floor.receive(slot as usize)?;
+        floor.send(slot as usize)?;
+    }
     floor.accept()?;
     ready();
     loop {

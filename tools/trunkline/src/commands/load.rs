@@ -35,7 +35,7 @@ message was meant to be sent."
 )]
 pub struct Args {
     /// A server: NAME=PROTOCOL:ADDRESS:PORT[,also=ADDRESS:PORT][,pid=PID], PROTOCOL being native, floor, nats, redis or mqtt; with `also`
-    /// a cluster's several servers. Several targets are loaded in turn.
+    /// a cluster's several servers; with several `pid` the sum of these processes is reported. Several targets are loaded in turn.
     #[arg(long = "target", value_name = "TARGET", conflicts_with_all = ["server", "pid"])]
     targets: Vec<Target>,
     /// A Trunkline server's device port, if no target is named.
@@ -71,6 +71,9 @@ pub struct Args {
     /// Asks for reports, where the protocol has them.
     #[arg(long)]
     confirmed: bool,
+    /// Sends only to connections of the target's next server (see `also`), so that each message passes two of them.
+    #[arg(long)]
+    across: bool,
     /// Bytes of payload.
     #[arg(long, default_value_t = 128, value_parser = payload)]
     payload: usize,
@@ -131,7 +134,7 @@ impl Args {
             protocol: Kind::Native,
             address: self.server,
             also: Vec::new(),
-            pid: self.pid,
+            pids: self.pid.into_iter().collect(),
         }]
     }
 
@@ -151,6 +154,7 @@ impl Args {
             threads: self.threads.into(),
             payload_bytes: self.payload,
             confirmed: self.confirmed,
+            across: self.across,
             measured: Duration::from_secs_f64(self.seconds),
             warm_up: Duration::from_secs_f64(self.warm_up),
             messages_max: self.messages,
