@@ -1,4 +1,4 @@
-//! A server that takes part: how it is started, pinned, awaited and ended.
+//! Who takes part, and the server of each: how it is started, pinned, awaited and ended. Clusters are in [`crate::cluster`].
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +13,8 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use trunkline_load::protocol::Kind;
 use trunkline_load::target::Target;
+
+use crate::cluster;
 
 /// Who takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +35,19 @@ pub enum Contender {
     Mosquitto,
     /// rumqttd, MQTT at quality 0.
     Rumqttd,
+    /// Two bare forwarders in a row.
+    FloorTwo,
+    /// Three of them.
+    FloorThree,
+    /// Two connection servers with a link between them, and a region's instance.
+    OursDirect,
+    /// The same without that link: messages go by way of the instance.
+    OursRegion,
 }
 
 impl Contender {
     /// All of them.
-    pub const ALL: [Contender; 8] = [
+    pub const ALL: [Contender; 12] = [
         Contender::Floor,
         Contender::Ours,
         Contender::FloorEpoll,
@@ -46,6 +56,10 @@ impl Contender {
         Contender::Redis,
         Contender::Mosquitto,
         Contender::Rumqttd,
+        Contender::FloorTwo,
+        Contender::OursDirect,
+        Contender::FloorThree,
+        Contender::OursRegion,
     ];
 
     fn name(self) -> &'static str {
@@ -58,13 +72,17 @@ impl Contender {
             Contender::Redis => "redis",
             Contender::Mosquitto => "mosquitto",
             Contender::Rumqttd => "rumqttd",
+            Contender::FloorTwo => "floor-2",
+            Contender::FloorThree => "floor-3",
+            Contender::OursDirect => "ours-direct",
+            Contender::OursRegion => "ours-region",
         }
     }
 
     fn protocol(self) -> Kind {
         match self {
-            Contender::Floor | Contender::FloorEpoll => Kind::Floor,
-            Contender::Ours | Contender::OursEpoll => Kind::Native,
+            Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => Kind::Floor,
+            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => Kind::Native,
             Contender::Nats => Kind::Nats,
             Contender::Redis => Kind::Redis,
             Contender::Mosquitto | Contender::Rumqttd => Kind::Mqtt,
@@ -76,6 +94,19 @@ impl Contender {
     /// # Errors
     /// It is there, and doesn't start; or it is one of ours, and was not built.
     pub fn start(self, cores: &[usize]) -> anyhow::Result<Option<Running>> {
+        match self {
+            Contender::FloorTwo => return cluster::floors(self, 2, cores).map(Some),
+            Contender::FloorThree => return cluster::floors(self, 3, cores).map(Some),
+            Contender::OursDirect | Contender::OursRegion => return cluster::ours(self, cores).map(Some),
+            Contender::Floor
+            | Contender::FloorEpoll
+            | Contender::Ours
+            | Contender::OursEpoll
+            | Contender::Nats
+            | Contender::Redis
+            | Contender::Mosquitto
+            | Contender::Rumqttd => {}
+        }
         let Some(program) = self.program()? else {
             return Ok(None);
         };
@@ -84,23 +115,12 @@ impl Contender {
         for _ in 0..ATTEMPTS {
             let address = free_address()?;
             let mut command = self.command(&program, address, directory.path(), cores)?;
-            let child = command
-                .current_dir(directory.path())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .with_context(|| format!("{self}: {} does not start", program.display()))?;
-            let mut server = Running {
-                contender: self,
-                child,
-                address,
-                _directory: tempfile::tempdir().context("a directory for a server")?,
-            };
-            // Before its threads start, or as they do: they inherit it, and ours pin themselves to the same.
-            pin(&server.child, cores);
-            if server.accepts()? {
-                server._directory = directory;
+            command.current_dir(directory.path());
+            let mut server = Running::new(self);
+            server.spawn(&mut command, cores)?;
+            if server.accepts(address)? {
+                server.addresses.push(address);
+                server.directory = Some(directory);
                 return Ok(Some(server));
             }
         }
@@ -109,8 +129,12 @@ impl Contender {
 
     fn program(self) -> anyhow::Result<Option<PathBuf>> {
         let name = match self {
-            Contender::Floor | Contender::FloorEpoll => return built("floor").map(Some),
-            Contender::Ours | Contender::OursEpoll => return built("trunkline").map(Some),
+            Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => {
+                return built("floor").map(Some);
+            }
+            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => {
+                return built("trunkline").map(Some);
+            }
             Contender::Nats => "nats-server",
             Contender::Redis => "redis-server",
             Contender::Mosquitto => "mosquitto",
@@ -132,13 +156,17 @@ impl Contender {
         let mut command = Command::new(program);
         let port = address.port().to_string();
         match self {
-            Contender::Floor | Contender::FloorEpoll => {
-                let backend = if self == Contender::Floor { "uring" } else { "epoll" };
+            Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => {
+                let backend = if self == Contender::FloorEpoll {
+                    "epoll"
+                } else {
+                    "uring"
+                };
                 let core = cores.first().context("a server needs a processor")?.to_string();
                 command.args(["--backend", backend, "--listen", &address.to_string(), "--core", &core]);
             }
-            Contender::Ours | Contender::OursEpoll => {
-                let backend = if self == Contender::Ours { "uring" } else { "epoll" };
+            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => {
+                let backend = if self == Contender::OursEpoll { "epoll" } else { "uring" };
                 let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
                 let other = "127.0.0.1:0";
                 command.args(["up", "--backend", backend, "--cores", &cores.join(",")]);
@@ -194,40 +222,84 @@ impl FromStr for Contender {
     }
 }
 
-/// A server that was started. It ends when this is dropped.
+/// The processes of a server that were started. They end when this is dropped.
 pub struct Running {
     /// Which.
     pub contender: Contender,
-    child: Child,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
+    children: Vec<Child>,
+    /// Where devices connect: of each of its servers one.
+    pub addresses: Vec<SocketAddr>,
+    /// What they write goes with them.
+    pub directory: Option<tempfile::TempDir>,
 }
 
 impl Running {
-    /// As the generator wants it.
-    pub fn target(&self) -> Target {
-        Target {
-            name: self.contender.to_string(),
-            protocol: self.contender.protocol(),
-            address: self.address,
-            also: Vec::new(),
-            pid: Some(self.child.id()),
+    /// Of no process yet.
+    pub fn new(contender: Contender) -> Running {
+        Running {
+            contender,
+            children: Vec::new(),
+            addresses: Vec::new(),
+            directory: None,
         }
     }
 
-    /// Waits until it accepts; false if it has ended.
-    fn accepts(&mut self) -> anyhow::Result<bool> {
+    /// Starts one more process, on `cores`.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn spawn(&mut self, command: &mut Command, cores: &[usize]) -> anyhow::Result<()> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("{}: {command:?} does not start", self.contender))?;
+        // Before its threads start, or as they do: they inherit it, and ours pin themselves to the same.
+        pin(&child, cores);
+        self.children.push(child);
+        Ok(())
+    }
+
+    /// As the generator wants it.
+    ///
+    /// # Panics
+    /// If it has no address.
+    pub fn target(&self) -> Target {
+        let (first, also) = self.addresses.split_first().expect("a server that runs has an address");
+        Target {
+            name: self.contender.to_string(),
+            protocol: self.contender.protocol(),
+            address: *first,
+            also: also.to_vec(),
+            pids: self.children.iter().map(Child::id).collect(),
+        }
+    }
+
+    /// Waits until the last process that was started accepts; false if it has ended.
+    ///
+    /// # Errors
+    /// It does neither.
+    pub fn accepts(&mut self, address: SocketAddr) -> anyhow::Result<bool> {
+        self.awaits(&format!("does not accept at {address}"), || {
+            TcpStream::connect(address).is_ok()
+        })
+    }
+
+    /// Waits until `is_so`; false if the last process that was started has ended.
+    ///
+    /// # Errors
+    /// It takes too long: `failure` says what didn't happen.
+    pub fn awaits(&mut self, failure: &str, is_so: impl Fn() -> bool) -> anyhow::Result<bool> {
         let end = Instant::now() + START_MAX;
-        while self.child.try_wait()?.is_none() {
-            if TcpStream::connect(self.address).is_ok() {
+        while self
+            .children
+            .last_mut()
+            .is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        {
+            if is_so() {
                 return Ok(true);
             }
             if Instant::now() > end {
-                bail!(
-                    "{}: does not accept at {} within {START_MAX:?}",
-                    self.contender,
-                    self.address
-                );
+                bail!("{}: {failure} within {START_MAX:?}", self.contender);
             }
             thread::sleep(LOOK_AGAIN);
         }
@@ -237,13 +309,18 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in self.children.iter_mut().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
 /// A program of this workspace, beside this one.
-fn built(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// It was not built.
+pub fn built(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe().context("the path of this program")?;
     let path = own.with_file_name(name);
     if !path.is_file() {
@@ -252,13 +329,21 @@ fn built(name: &str) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn written(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+/// A file with this text.
+///
+/// # Errors
+/// It can't be written.
+pub fn written(directory: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
+/// An address that nobody has at the moment.
+///
+/// # Errors
+/// There is none.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
     Ok(listener.local_addr()?)
 }

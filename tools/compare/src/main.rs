@@ -4,13 +4,17 @@
 //! | file | noun |
 //! |---|---|
 //! | `contender` | a server: how it is started, on which cores, and how it ends |
+//! | `cluster` | several servers in a row |
 //! | `workload` | what is done to all of them, and who takes part |
 //! | `table` | what comes out, for people; the JSON and the pictures are the load generator's |
+//! | `syscalls` | system calls for each message |
 //!
-//! It deliberately measures nothing itself: that is `trunkline-load`'s.
+//! It deliberately measures nothing else itself: that is `trunkline-load`'s.
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod contender;
+mod syscalls;
 mod table;
 mod workload;
 
@@ -110,7 +114,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
             let rounds = play(&case.plan, &targets, args.rounds.into(), &mut |_| {
                 ControlFlow::Continue(())
             })?;
-            let base = servers.iter().position(|server| server.contender == Contender::Floor);
+            let base = servers
+                .iter()
+                .position(|server| matches!(server.contender, Contender::Floor | Contender::FloorTwo));
+            let mut syscalls = Vec::new();
+            for target in &targets {
+                syscalls.push(syscalls::per_message(&case.plan, target)?);
+            }
             let summary = Summary::new(case.plan, targets, rounds, base.unwrap_or(0));
             if let Some(directory) = &args.svg_dir {
                 let path = directory.join(format!("{}.svg", case.file));
@@ -121,9 +131,12 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 let mut report = report::json(&summary);
                 report["case"] = case.title.clone().into();
                 report["workload"] = workload.to_string().into();
+                for (target, calls) in report["targets"].as_array_mut().into_iter().flatten().zip(&syscalls) {
+                    target["syscalls_per_message"] = (*calls).into();
+                }
                 reports.push(report);
             } else {
-                println!("{}", table::table(&case.title, &summary));
+                println!("{}", table::table(&case.title, &summary, &syscalls));
             }
         }
     }

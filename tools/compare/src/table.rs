@@ -7,7 +7,8 @@ use trunkline_load::plan::Work;
 use trunkline_load::summary::{Metric, Summary};
 
 /// Medians of the rounds, the spread of the first figure, and the ratio to the base, as Markdown.
-pub fn table(title: &str, summary: &Summary) -> String {
+/// `syscalls` are those for each message, by server, where they were counted.
+pub fn table(title: &str, summary: &Summary, syscalls: &[Option<f64>]) -> String {
     let columns = columns(summary.plan.work);
     let base = &summary.entries[summary.base].target.name;
     let mut text = format!(
@@ -17,9 +18,13 @@ pub fn table(title: &str, summary: &Summary) -> String {
     for (name, ..) in &columns {
         let _ = write!(text, " {name} |");
     }
+    let counted = syscalls.iter().any(Option::is_some);
+    if counted {
+        text.push_str(" syscalls/message |");
+    }
     let _ = write!(text, " smallest to largest | to {base} |\n|---|");
-    text.push_str(&"---:|".repeat(columns.len() + 2));
-    for entry in &summary.entries {
+    text.push_str(&"---:|".repeat(columns.len() + 2 + usize::from(counted)));
+    for (entry, calls) in summary.entries.iter().zip(syscalls) {
         let _ = write!(text, "\n| {} |", entry.target.name);
         for (_, metric, digits) in &columns {
             match summary.spread(entry, *metric) {
@@ -28,6 +33,13 @@ pub fn table(title: &str, summary: &Summary) -> String {
                 }
                 None => text.push_str(" – |"),
             }
+        }
+        match calls {
+            Some(calls) => {
+                let _ = write!(text, " {calls:.2} |");
+            }
+            None if counted => text.push_str(" – |"),
+            None => {}
         }
         let (_, first, digits) = columns[0];
         if let Some(spread) = summary.spread(entry, first) {

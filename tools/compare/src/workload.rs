@@ -21,6 +21,8 @@ pub enum Workload {
     W4,
     /// One message outstanding on each connection: nothing can be batched.
     W5,
+    /// Throughput across two nodes, straight and by way of a region, beside as many floors in a row.
+    W6,
     /// Payloads from 16 bytes to 16 KiB.
     W7,
     /// Throughput on two cores, one of which the generator shares: processor time for each message is what counts.
@@ -40,12 +42,13 @@ pub struct Case {
 
 impl Workload {
     /// All of them.
-    pub const ALL: [Workload; 7] = [
+    pub const ALL: [Workload; 8] = [
         Workload::W1,
         Workload::W5,
         Workload::W2,
         Workload::W3,
         Workload::W4,
+        Workload::W6,
         Workload::W7,
         Workload::W8,
     ];
@@ -57,6 +60,7 @@ impl Workload {
             Workload::W3 => "w3",
             Workload::W4 => "w4",
             Workload::W5 => "w5",
+            Workload::W6 => "w6",
             Workload::W7 => "w7",
             Workload::W8 => "w8",
         }
@@ -65,7 +69,8 @@ impl Workload {
     /// Who takes part.
     pub fn contenders(self) -> &'static [Contender] {
         match self {
-            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => &Contender::ALL,
+            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => &ALONE,
+            Workload::W6 => &IN_A_ROW,
             // Those that use a second core, and a floor, which doesn't, as the measure.
             Workload::W8 => &[Contender::Floor, Contender::Ours, Contender::OursEpoll, Contender::Nats],
         }
@@ -75,7 +80,9 @@ impl Workload {
     pub fn server_cores(self, server: usize, generator: usize) -> Vec<usize> {
         match self {
             Workload::W8 => vec![server, generator],
-            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => vec![server],
+            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W6 | Workload::W7 => {
+                vec![server]
+            }
         }
     }
 
@@ -131,6 +138,16 @@ impl Workload {
                 let title = "connections come and go, 200 at a time";
                 vec![case("", title.into(), plan(Work::Connects))]
             }
+            Workload::W6 => {
+                let plan = Plan {
+                    across: true,
+                    // Links between the nodes come up.
+                    warm_up: Duration::from_secs(3),
+                    ..plan(Work::Closed { outstanding: 32 })
+                };
+                let title = "every message passes two nodes; 32 outstanding on each of 200 connections";
+                vec![case("", title.into(), plan)]
+            }
             Workload::W7 => PAYLOADS
                 .iter()
                 .map(|&payload_bytes| {
@@ -161,6 +178,24 @@ impl FromStr for Workload {
     }
 }
 
+/// One server each.
+const ALONE: [Contender; 8] = [
+    Contender::Floor,
+    Contender::Ours,
+    Contender::FloorEpoll,
+    Contender::OursEpoll,
+    Contender::Nats,
+    Contender::Redis,
+    Contender::Mosquitto,
+    Contender::Rumqttd,
+];
+/// Several servers, each beside as many floors as its messages pass nodes.
+const IN_A_ROW: [Contender; 4] = [
+    Contender::FloorTwo,
+    Contender::OursDirect,
+    Contender::FloorThree,
+    Contender::OursRegion,
+];
 /// Messages a second.
 const RATES: [f64; 3] = [20_000.0, 50_000.0, 100_000.0];
 /// Connections; the generator has as many descriptors, and a limit of 20,000 is common.
@@ -179,7 +214,7 @@ mod tests {
         for workload in Workload::ALL {
             assert_eq!(workload.to_string().parse(), Ok(workload));
         }
-        assert!("w6".parse::<Workload>().is_err());
+        assert!("w9".parse::<Workload>().is_err());
     }
 
     #[test]
