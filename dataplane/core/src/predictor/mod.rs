@@ -34,8 +34,8 @@ use trunkline_wire::id::DeviceKey;
 pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
 pub use self::worth::Worth;
 
-use self::features::{BASES, Kind, Partnership, bases, partnership};
-use self::model::Model;
+use self::features::{Kind, Partnership, bases, partnership};
+use self::model::{Model, ONE, logistic};
 use self::patience::Patience;
 
 /// Whether a node foresees anything.
@@ -111,15 +111,12 @@ pub struct Habits {
     hinted: Option<DeviceKey>,
 }
 
-/// What was scored.
+/// When partners were scored, and after what. Their features follow from this and the list, which hasn't changed since: they are worked
+/// out anew when it's known what came of it, which most decisions of a busy device never are.
 #[derive(Clone, Copy, Debug)]
 struct Decision {
     at: u32,
-    bases: [u8; BASES],
-    partners: u8,
-    /// By place in the list, which hasn't changed since.
-    features: [Partnership; PARTNERS_MAX],
-    worths: [Worth; PARTNERS_MAX],
+    kind: Kind,
 }
 
 /// A device that another is expected to write to.
@@ -208,7 +205,8 @@ impl Predictor {
         match habits.share(now) {
             Share::Decide => {
                 habits.affinity.received(now, from);
-                self.decide(now, Kind::Delivered, habits, out);
+                // Who was heard from is the first of the list. Of the others nothing new is known: what was expected of them stands.
+                self.decide_on(1, now, Kind::Delivered, habits, out);
             }
             Share::Remember => {
                 self.counters.predictions_skipped += 1;
@@ -272,33 +270,32 @@ impl Predictor {
                 let partnership = partnership(&habits.affinity, rank, Kind::Attached, 0, now);
                 Foresight {
                     device: partner.device,
-                    worth: worth(self.model.score(base, &partnership)),
+                    worth: worth(logistic(base + self.model.sum(&partnership))),
                 }
             })
             .collect()
     }
 
     fn decide(&mut self, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
+        self.decide_on(PARTNERS_MAX, now, kind, habits, out);
+    }
+
+    /// As `decide`, for the first so many of the list.
+    fn decide_on(&mut self, count: usize, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
         let list = &habits.affinity;
         if list.is_empty() {
             return;
         }
         self.counters.predictions += 1;
-        let anchor = habits.anchor;
-        let decision = habits.decision.insert(Decision {
-            at: now,
-            bases: bases(list, habits.sends),
-            partners: list.partners().len() as u8,
-            features: [Partnership::default(); PARTNERS_MAX],
-            worths: [Worth::NONE; PARTNERS_MAX],
-        });
-        let base = self.model.base(&decision.bases);
+        habits.decision = Some(Decision { at: now, kind });
+        let base = self.model.base(&bases(list, habits.sends));
         let first = out.len();
-        for (rank, partner) in list.partners().iter().enumerate() {
-            let features = partnership(list, rank, kind, anchor, now);
-            decision.features[rank] = features;
-            let worth = worth(self.model.score(base, &features));
-            decision.worths[rank] = worth;
+        for (rank, partner) in list.partners().iter().enumerate().take(count) {
+            let sum = base + self.model.sum(&partnership(list, rank, kind, habits.anchor, now));
+            if sum < HARDLY_FORESEEN {
+                continue;
+            }
+            let worth = worth(logistic(sum));
             if worth >= FORESEEN {
                 let device = partner.device;
                 out.push(Foresight { device, worth });
@@ -310,29 +307,35 @@ impl Predictor {
 
     /// Learns from what came of the last decision: a message to `to`, or none.
     fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<DeviceKey>) {
-        let Some(decision) = &habits.decision else {
+        let Some(Decision { at, kind }) = habits.decision.take() else {
             if to.is_some() {
                 self.counters.predictions_new += 1;
             }
             return;
         };
-        let partners = &habits.affinity.partners()[..usize::from(decision.partners)];
-        let rank = to.and_then(|to| partners.iter().position(|partner| partner.device == to));
+        let list = &habits.affinity;
+        let bases = bases(list, habits.sends);
+        let base = self.model.base(&bases);
+        // All by the weights before any of them learns.
+        let mut scored = [(Partnership::default(), 0); PARTNERS_MAX];
+        for (rank, (features, sum)) in scored.iter_mut().enumerate().take(list.partners().len()) {
+            *features = partnership(list, rank, kind, habits.anchor, at);
+            *sum = base + self.model.sum(features);
+        }
+        let scored = &scored[..list.partners().len()];
+        let rank = to.and_then(|to| list.partners().iter().position(|partner| partner.device == to));
         if let Some(rank) = rank {
-            match decision.worths[rank] >= FORESEEN {
+            match worth(logistic(scored[rank].1)) >= FORESEEN {
                 true => self.counters.predictions_right += 1,
                 false => self.counters.predictions_wrong += 1,
             }
-            self.patience.learn(now.saturating_sub(decision.at));
+            self.patience.learn(now.saturating_sub(at));
         } else if to.is_some() {
             self.counters.predictions_new += 1;
         }
-        let scored = decision.features.iter().zip(&decision.worths).take(partners.len());
-        for (at, (features, worth)) in scored.enumerate() {
-            self.model
-                .learn(&decision.bases, features, i32::from(worth.0), rank == Some(at));
+        for (at, (features, sum)) in scored.iter().enumerate() {
+            self.model.learn(&bases, features, *sum, rank == Some(at));
         }
-        habits.decision = None;
     }
 
     fn hint_followed(&mut self, kept: bool) {
@@ -409,6 +412,9 @@ fn worth(score: i32) -> Worth {
 
 /// What is less likely is not worth finding out where it is: a question and an answer, where a dial is a handshake and a place.
 pub const FORESEEN: Worth = Worth::per_mille(20);
+
+/// Below this a score isn't even worked out: less likely than [`FORESEEN`].
+const HARDLY_FORESEEN: i32 = -4 * ONE;
 
 /// Nobody writes to more people in a second than this; what a program sends is not foreseen message by message.
 pub const DECISIONS_A_SECOND: u8 = 8;

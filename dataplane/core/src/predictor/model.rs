@@ -34,17 +34,17 @@ impl Model {
         bases.iter().map(|&at| self.weights[at as usize]).sum()
     }
 
-    /// The probability that this partner is written to next, with 16 bits behind the point.
-    pub(super) fn score(&self, base: i32, partnership: &Partnership) -> i32 {
-        let sum: i32 = partnership.0.iter().map(|&at| self.weights[at as usize]).sum();
-        logistic(base + sum)
+    /// What is this partner's own. With the base it is the logit of the probability that it is written to next: see [`logistic`].
+    pub(super) fn sum(&self, partnership: &Partnership) -> i32 {
+        partnership.0.iter().map(|&at| self.weights[at as usize]).sum()
     }
 
-    /// The partner, which had that score, was written to next, or another one was (or nobody, until the device left).
-    pub(super) fn learn(&mut self, bases: &[u8; BASES], partnership: &Partnership, score: i32, was_written_to: bool) {
-        if !was_written_to && score < NEGLIGIBLE {
+    /// The partner, which had that sum with its base, was written to next, or another one was (or nobody, until the device left).
+    pub(super) fn learn(&mut self, bases: &[u8; BASES], partnership: &Partnership, sum: i32, was_written_to: bool) {
+        if !was_written_to && sum < NEGLIGIBLE {
             return;
         }
+        let score = logistic(sum);
         let error = if was_written_to { ONE - score } else { -score };
         let squared = ((i64::from(error) * i64::from(error)) >> 16) as u32;
         for &at in bases.iter().chain(&partnership.0) {
@@ -83,11 +83,12 @@ const RATE_SQUARED: u64 = 5_898;
 /// 4,096 whole errors: later steps are a sixty-fourth of the first, and no shorter.
 const ERRORS_MAX: u32 = 1 << 28;
 
-/// What was expected with less than half a percent, and didn't come, teaches nothing: most of a list, most of the time.
-const NEGLIGIBLE: i32 = ONE / 200;
+/// What was expected with less than half a percent (this is its logit), and didn't come, teaches nothing: most of a list, most of the
+/// time.
+const NEGLIGIBLE: i32 = -(ONE * 5 + ONE * 3 / 10);
 
 /// `1 / (1 + e^-x)`, between tabulated points on a straight line: off by less than 0.0005.
-fn logistic(x: i32) -> i32 {
+pub(super) fn logistic(x: i32) -> i32 {
     let magnitude = x.unsigned_abs().min(8 << 16);
     let (at, rest) = ((magnitude >> 13) as usize, (magnitude & 0x1fff) as i32);
     let low = LOGISTIC[at];
@@ -123,6 +124,7 @@ mod tests {
             assert!((exact - ours).abs() < 0.001, "at {x}: {ours} instead of {exact}");
         }
         assert!(logistic(i32::MIN) >= 0 && logistic(i32::MAX) <= ONE);
+        assert!((ONE / 210..=ONE / 190).contains(&logistic(NEGLIGIBLE)));
     }
 
     #[test]
@@ -142,15 +144,16 @@ mod tests {
         let bases = bases(&list, 0);
         let of = |at| partnership(&list, at, Kind::Attached, 0, 5_000);
         let mut model = Model::new();
-        let before = [0, 1].map(|at| model.score(model.base(&bases), &of(at)));
+        let sum = |model: &Model, at| model.base(&bases) + model.sum(&of(at));
+        let before = [0, 1].map(|at| logistic(sum(&model, at)));
         for _ in 0..200 {
             // Against the grain: the one that waits for no answer is written to.
             for (at, was_written_to) in [(0, true), (1, false)] {
-                let score = model.score(model.base(&bases), &of(at));
-                model.learn(&bases, &of(at), score, was_written_to);
+                let sum = sum(&model, at);
+                model.learn(&bases, &of(at), sum, was_written_to);
             }
         }
-        let after = [0, 1].map(|at| model.score(model.base(&bases), &of(at)));
+        let after = [0, 1].map(|at| logistic(sum(&model, at)));
         assert!(after[0] > before[0] && after[0] > ONE * 9 / 10, "{after:?}");
         assert!(after[1] < before[1] && after[1] < ONE / 10, "{after:?}");
     }

@@ -132,3 +132,9 @@ fn the_same_messages_make_the_same_predictions_and_clocks_that_jump_do_no_harm()
     assert!(one.len() > 10_000);
     assert_eq!(one, run());
 }
+
+#[test]
+fn what_is_not_worked_out_would_not_be_foreseen() {
+    assert!(worth(logistic(HARDLY_FORESEEN)) < FORESEEN);
+    assert!(worth(logistic(HARDLY_FORESEEN + ONE / 2)) > FORESEEN);
+}

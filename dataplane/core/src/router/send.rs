@@ -20,16 +20,34 @@ impl Router {
     /// A device sends a message.
     pub(super) fn send(&mut self, now: Now, session: SessionRef, send: &Send<'_>, out: &mut Outbox) {
         // The sender's name is lent while the tables change, rather than copied for each message.
-        let Some(name) = self.sessions.find(session).and_then(|sender| sender.id.take()) else {
+        let Some(sender) = self.sessions.find(session) else {
             return;
         };
-        self.take_in(now, session, name.borrow(), send, out);
+        let (key, instance) = (sender.key, sender.instance);
+        let Some(name) = sender.id.take() else {
+            return;
+        };
+        let id = MessageId {
+            sender_key: key,
+            instance,
+            recipient: self.config.keys.device_key(send.recipient),
+            number: send.number.number,
+        };
+        self.take_in(now, session, id, name.borrow(), send, out);
         if let Some(sender) = self.sessions.find(session) {
             sender.id = Some(name);
         }
     }
 
-    fn take_in(&mut self, now: Now, session: SessionRef, name: IdRef<'_>, send: &Send<'_>, out: &mut Outbox) {
+    fn take_in(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        id: MessageId,
+        name: IdRef<'_>,
+        send: &Send<'_>,
+        out: &mut Outbox,
+    ) {
         if send.payload.0.len() > PAYLOAD_BYTES_MAX {
             self.counters.rejected_too_large += 1;
             return self.device_fault(
@@ -40,16 +58,7 @@ impl Router {
                 out,
             );
         }
-        let Some(sender) = self.sessions.find(session) else {
-            return;
-        };
-        let recipient = self.config.keys.device_key(send.recipient);
-        let id = MessageId {
-            sender_key: sender.key,
-            instance: sender.instance,
-            recipient,
-            number: send.number.number,
-        };
+        let recipient = id.recipient;
         let forward = Forward {
             recipient,
             target: Target::Region { gone: Epoch::NONE },
@@ -62,6 +71,9 @@ impl Router {
             payload: Tail(send.payload.0),
         };
         if send.number.confirmed.is_some() {
+            let Some(sender) = self.sessions.find(session) else {
+                return;
+            };
             if let Some(known) = self.unresolved.find(&id) {
                 // The device was here before, or asks twice: it is on its way already, and this session will be told.
                 self.counters.messages_resent += 1;
