@@ -10,6 +10,7 @@
 mod join;
 mod moves;
 mod operator;
+mod plan;
 mod turns;
 mod upkeep;
 
@@ -100,8 +101,8 @@ pub enum Effect {
 /// Effects, in order.
 pub type Outbox = Vec<Effect>;
 
-pub use self::moves::SHARE_WHOLE;
 pub use self::operator::backup_answer;
+pub use self::plan::SHARE_WHOLE;
 
 /// The control plane's decisions. See the module's text.
 #[derive(Debug)]

@@ -18,8 +18,9 @@ use trunkline_wire::control::REGIONS_PER_NODE_MAX;
 use trunkline_wire::id::{NodeId, RegionId};
 use trunkline_wire::map::INSTANCES_MAX;
 
-use super::moves::{MOVES_OPEN_MAX, Plan};
+use super::moves::MOVES_OPEN_MAX;
 use super::operator::{Refused, Reply};
+use super::plan::Plan;
 use super::{Logic, Now};
 use crate::membership::Lease;
 use crate::request::NodeRef;
