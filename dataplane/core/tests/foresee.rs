@@ -69,6 +69,24 @@ fn who_was_written_to_is_expected_to_be_written_to_again_and_leaving_withdraws_i
 }
 
 #[test]
+fn what_one_device_leaves_another_still_expects() {
+    let mut cluster = two_servers();
+    cluster.link_down(A, B);
+    let a = cluster.welcome(A, "a");
+    let other = cluster.welcome(A, "other");
+    cluster.welcome(B, "b");
+    for session in [a, other] {
+        let recipient = IdRef::new("b").unwrap();
+        cluster.say(session, &ClientFrame::Intend(Intend { recipient }));
+        cluster.run_ms(50);
+    }
+    cluster.disconnect(a);
+    cluster.run_ms(50);
+    let b_key = cluster.key("b");
+    assert!(cluster.router(A).explain(b_key).location.is_some());
+}
+
+#[test]
 fn at_one_node_nothing_is_asked_or_wished_for() {
     let mut cluster = two_servers();
     let a = cluster.welcome(A, "a");

@@ -27,6 +27,8 @@ pub(super) struct Prefetch {
     asked_at: Instant,
     /// For whom, last.
     by: DeviceKey,
+    /// Whether others expect to write there too: then it isn't taken back when one of them leaves.
+    shared: bool,
     /// What is wished for once it is known.
     waiting: Option<(Worth, Duration)>,
     /// Whether it was not known before.
@@ -93,6 +95,7 @@ impl Router {
         if let Some(prefetch) = self.prefetches.get_mut(&device)
             && now.at.since(prefetch.asked_at) < LOCATION_FRESH
         {
+            prefetch.shared |= prefetch.by != by;
             if known.is_none() && prefetch.waiting.is_none_or(|(before, _)| before < worth) {
                 (prefetch.by, prefetch.waiting) = (by, Some((worth, half_life)));
             }
@@ -104,6 +107,10 @@ impl Router {
         let prefetch = Prefetch {
             asked_at: now.at,
             by,
+            shared: self
+                .prefetches
+                .get(&device)
+                .is_some_and(|before| before.by != by || before.shared),
             waiting: Some((worth, half_life)),
             news: known.is_none(),
         };
@@ -152,7 +159,8 @@ impl Router {
         {
             out.withdraw_wish(epoch.node, by);
         }
-        let is_its_own = self.prefetches.get(&device).is_some_and(|prefetch| prefetch.by == by);
+        let prefetch = self.prefetches.get(&device);
+        let is_its_own = prefetch.is_some_and(|prefetch| prefetch.by == by && !prefetch.shared);
         if is_its_own && self.prefetches.remove(&device).is_some_and(|prefetch| prefetch.news) {
             self.counters.locations_withdrawn += 1;
             self.locations.forget(device);
