@@ -50,6 +50,7 @@ bugs! {
     RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
     IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";
     WelcomeUnregistered => "welcome-unregistered", "a device is welcomed before its region has taken its registration";
+    StandbyUntold => "standby-untold", "a session is registered at its region's instances, and not at its standbys";
     RegisterAtOne => "register-at-one", "a session is registered at one of its region's instances only";
     StreamWithoutNew => "stream-without-new", "a stream of sessions leaves out those that have not been welcomed yet";
     NoUnregister => "no-unregister", "a session that ends is not unregistered";

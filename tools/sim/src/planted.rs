@@ -52,6 +52,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::ExpireSilently
         | Bug::LoseFrameTail
         | Bug::NoPing => "slow",
+        Bug::StandbyUntold => "members",
         Bug::ExpireOnReturn | Bug::MapNotKept | Bug::PublishUncommitted => "control",
     };
     Scenario::named(name).expect("a scenario of this name")

@@ -176,7 +176,9 @@ impl Router {
         let (key, epoch) = (device.key, device.epoch);
         let mut instances: Vec<(RegionId, NodeId)> = Vec::new();
         for region in self.map.regions_of(key) {
-            let ready = self.map.holders(region).filter(|&node| self.ready(node));
+            let told =
+                |&node: &NodeId| !trunkline_wire::planted!(StandbyUntold) || self.map.instances(region).contains(&node);
+            let ready = self.map.holders(region).filter(|&node| self.ready(node)).filter(told);
             instances.extend(ready.map(|node| (region, node)));
         }
         if trunkline_wire::planted!(RegisterAtOne) {
