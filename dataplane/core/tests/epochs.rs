@@ -227,6 +227,35 @@ fn on_a_new_link_all_sessions_are_streamed_and_what_is_not_repeated_is_dropped()
 }
 
 #[test]
+fn an_older_session_has_lost_to_one_of_which_only_the_end_is_heard() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    let older = cluster.welcome(B, &device);
+    let (device_key, region) = (cluster.key(&device), RegionId(1));
+    let newer = Epoch {
+        clock: 1 << 60,
+        node: node(C),
+    };
+    let end = Unregister {
+        region,
+        device: device_key,
+        epoch: newer,
+    };
+    for instance in [R1, R2] {
+        cluster.inject(C, instance, &end);
+    }
+    cluster.run_ms(50);
+    assert_eq!(known(&mut cluster, R1, &device), None);
+    assert_eq!(known(&mut cluster, R2, &device), None);
+    assert!(
+        cluster.told(older).contains(&Told::Superseded(newer)),
+        "{:?}",
+        cluster.told(older)
+    );
+    assert!(!cluster.is_open(older));
+}
+
+#[test]
 fn registrations_made_during_a_stream_count_as_repeated() {
     let mut cluster = two_servers();
     let device = cluster.device_in(0, "d");

@@ -354,7 +354,7 @@ impl Router {
                 out.link(node, &Unregister { region, device, epoch });
             }
         }
-        self.take_unregistration(now, region, device, epoch);
+        self.take_unregistration(now, region, device, epoch, out);
     }
 
     /// Streams all sessions of `region` to its instance `node`.

@@ -116,8 +116,19 @@ impl Router {
         }
     }
 
-    /// A session has ended.
-    pub(super) fn take_unregistration(&mut self, now: Now, region: RegionId, device: DeviceKey, epoch: Epoch) {
+    /// A session has ended. Who never heard that it had begun hears it with that: an older one has lost to it, whatever the order of news.
+    pub(super) fn take_unregistration(
+        &mut self,
+        now: Now,
+        region: RegionId,
+        device: DeviceKey,
+        epoch: Epoch,
+        out: &mut Outbox,
+    ) {
+        let known = self.presence.get(&region).and_then(|presence| presence.find(device));
+        if known.is_some_and(|older| older < epoch) {
+            self.take_registration(now, region, epoch.node, device, epoch, out);
+        }
         if let Some(presence) = self.presence.get_mut(&region)
             && presence.unregister(now.at, device, epoch)
         {
@@ -183,12 +194,12 @@ impl Router {
     }
 
     /// A session was found to be no more: exactly that one is forgotten.
-    pub(super) fn forget_gone(&mut self, now: Now, device: DeviceKey, gone: Epoch) {
+    pub(super) fn forget_gone(&mut self, now: Now, device: DeviceKey, gone: Epoch, out: &mut Outbox) {
         let regions: Vec<RegionId> = self.presence.keys().copied().collect();
         for region in regions {
             let primary = self.map.region_of(device) == region;
             if primary || self.presence[&region].find(device) == Some(gone) {
-                self.take_unregistration(now, region, device, gone);
+                self.take_unregistration(now, region, device, gone, out);
             }
         }
     }

@@ -229,7 +229,7 @@ impl Router {
         }
         self.counters.relays_taken += 1;
         if ended {
-            self.take_unregistration(now, region, device, epoch);
+            self.take_unregistration(now, region, device, epoch, out);
         } else if let Some(presence) = self.presence.get_mut(&region) {
             match presence.register_relayed(device, epoch) {
                 Registration::Taken { replaced } => {

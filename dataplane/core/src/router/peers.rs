@@ -132,7 +132,7 @@ impl Router {
             }
             PeerFrame::Registered(answer) => self.registered(now, from, answer, out),
             PeerFrame::Unregister(end) if end.epoch.node == from => {
-                self.take_unregistration(now, end.region, end.device, end.epoch);
+                self.take_unregistration(now, end.region, end.device, end.epoch, out);
                 let word = Word {
                     epoch: end.epoch,
                     ended: true,

@@ -89,7 +89,7 @@ impl Router {
         let device = forward.recipient;
         let region = self.map.region_of(device);
         if gone != Epoch::NONE && !self.presence.is_empty() {
-            self.forget_gone(now, device, gone);
+            self.forget_gone(now, device, gone, out);
         }
         if self.served.contains(&region) || self.knows(device) {
             return self.route_as_instance(now, forward, region, out);
