@@ -393,8 +393,8 @@ impl Config {
     }
 }
 
-/// "0-3,8".
-fn ranges(cores: &[usize]) -> String {
+/// A list of processors as the setting `cores` takes it: "0-3,8". They are ascending.
+pub fn ranges(cores: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &core in cores {
         match parts.last_mut() {

@@ -1,6 +1,7 @@
 //! `trunkline`: the one binary. Every subcommand parses, calls a library, and reports; decisions live below.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod chaos;
 mod clock;
 mod cluster;

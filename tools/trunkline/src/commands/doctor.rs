@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -16,15 +17,22 @@ use trunkline_net::backend::{Backend, Chosen};
 use trunkline_net::driver::Driver;
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_node::config::{CONTROL_PORT, CoreList, DEVICE_PORT, HTTP_PORT, LimitsSection, PEER_PORT};
+use trunkline_node::topology::{Topology, processor_list};
+
+use crate::advice::{Note, plan};
 
 /// Tries what a node needs of this host, and says what to change: io_uring, limits, processors, ports, the kernel's settings.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   trunkline doctor
   trunkline doctor --json
+  trunkline doctor --root recorded             what to pin where on a host whose /sys and /proc were copied there
 
-The exit code is 0 if a node could run here, whatever the warnings say.")]
+The last lines are commands: what to pin where on this host, and why, follows from its layout, which is read and never changed. The exit code is 0 if a node could run here, whatever the warnings say.")]
 pub struct Args {
+    /// Reads the layout of a host from below this directory, and tries nothing here.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -67,26 +75,69 @@ impl Finding {
 /// # Errors
 /// If a node couldn't run here.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(root) = &args.root {
+        return layout(root, args.json);
+    }
+    let plan = plan(&Topology::read(Path::new("/")));
     let mut findings = vec![uring(), epoll(), backend(), descriptors(), locked_memory()];
     findings.extend(processors());
     findings.extend([backlog(), ephemeral_ports(), congestion_control()]);
     findings.extend(PORTS.map(|(what, port)| default_port(what, port)));
+    findings.extend(plan.notes.iter().map(advised));
     let failed: Vec<&str> = (findings.iter())
         .filter(|finding| finding.state == State::Fail)
         .map(|finding| finding.what)
         .collect();
     if args.json {
-        println!("{}", json!({ "can_run": failed.is_empty(), "findings": findings }));
+        println!(
+            "{}",
+            json!({ "can_run": failed.is_empty(), "findings": findings, "plan": plan })
+        );
     } else {
-        for Finding { what, state, says } in &findings {
-            let state = format!("{state:?}").to_lowercase();
-            println!("{state:<6}{what:<22}{says}");
-        }
+        print_findings(&findings);
+        print_commands(&plan.commands);
     }
     if !failed.is_empty() {
         bail!("a node can't run here: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Only what follows from a layout.
+fn layout(root: &Path, json: bool) -> anyhow::Result<()> {
+    let host = Topology::read(root);
+    if host.processors.is_empty() {
+        bail!(
+            "--root {}: no processors there; it must hold sys/devices/system/cpu/online",
+            root.display()
+        );
+    }
+    let plan = plan(&host);
+    if json {
+        println!("{}", json!({ "plan": plan }));
+    } else {
+        print_findings(&plan.notes.iter().map(advised).collect::<Vec<_>>());
+        print_commands(&plan.commands);
+    }
+    Ok(())
+}
+
+fn advised(note: &Note) -> Finding {
+    let state = if note.warns { State::Warn } else { State::Ok };
+    Finding::new(note.what, state, note.says.clone())
+}
+
+fn print_findings(findings: &[Finding]) {
+    for Finding { what, state, says } in findings {
+        let state = format!("{state:?}").to_lowercase();
+        println!("{state:<6}{what:<22}{says}");
+    }
+}
+
+fn print_commands(commands: &[String]) {
+    for command in commands {
+        println!("run   {command}");
+    }
 }
 
 /// As many as a node would start.
@@ -192,7 +243,7 @@ fn allowed() -> Vec<usize> {
 
 fn processors() -> [Finding; 2] {
     let allowed = allowed();
-    let present = read("/sys/devices/system/cpu/online").map_or(Vec::new(), |text| cpu_list(&text));
+    let present = read("/sys/devices/system/cpu/online").map_or(Vec::new(), |text| processor_list(&text));
     let says = format!("{} of {} may be used, one shard each", allowed.len(), present.len());
     let count = match allowed.len() < present.len() {
         true => Finding::warn(
@@ -205,7 +256,7 @@ fn processors() -> [Finding; 2] {
         let text = read(&format!(
             "/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
         ))?;
-        Some((*cpu, cpu_list(&text)))
+        Some((*cpu, processor_list(&text)))
     });
     [count, judge_siblings(&allowed, &sibling_lists.collect::<Vec<_>>())]
 }
@@ -231,15 +282,6 @@ fn judge_siblings(allowed: &[usize], siblings: &[(usize, Vec<usize>)]) -> Findin
             sharing.join(",")
         ),
     )
-}
-
-/// `0-3,8`, as the kernel writes it.
-fn cpu_list(text: &str) -> Vec<usize> {
-    let ranges = text.trim().split(',').filter_map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
-    });
-    ranges.flatten().collect()
 }
 
 fn backlog() -> Finding {
@@ -326,13 +368,6 @@ const MEMLOCK_BYTES: u64 = 8 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_processors_are_read_as_the_kernel_writes_them() {
-        assert_eq!(cpu_list("0-3,8\n"), [0, 1, 2, 3, 8]);
-        assert_eq!(cpu_list("5"), [5]);
-        assert!(cpu_list("").is_empty());
-    }
 
     #[test]
     fn of_two_siblings_the_later_is_the_one_to_leave_out_if_both_are_used() {
