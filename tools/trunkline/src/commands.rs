@@ -15,6 +15,7 @@ pub mod sim;
 pub mod status;
 pub mod token;
 pub mod top;
+pub mod tune;
 pub mod tuning;
 pub mod up;
 

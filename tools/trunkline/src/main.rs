@@ -14,6 +14,7 @@ mod output;
 mod processes;
 mod signals;
 mod top;
+mod tune;
 mod workload;
 
 use std::process::ExitCode;
@@ -61,6 +62,7 @@ enum Command {
     Status(commands::status::Args),
     Token(commands::token::Args),
     Top(commands::top::Args),
+    Tune(commands::tune::Args),
     Doctor(commands::doctor::Args),
     Sim(commands::sim::Args),
     Chaos(commands::chaos::Args),
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Token(args) => commands::token::run(&args),
         Command::Top(args) => commands::top::run(&args),
+        Command::Tune(args) => commands::tune::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
         Command::Sim(args) => commands::sim::run(&args),
         Command::Chaos(args) => commands::chaos::run(&args),
