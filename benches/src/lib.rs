@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_core::constants::WELCOME_TIMEOUT;
+use trunkline_core::link::Origin;
 use trunkline_core::outbox::{Conn, Effect, Outbox, ShardEvent};
 use trunkline_core::router::{Config, Now, Router, SessionRef};
 use trunkline_wire::auth::{ClusterKeys, Secret};
@@ -24,6 +25,7 @@ use trunkline_wire::device::{
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Incarnation, Instance, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::report::{Number, TtlMs};
 use trunkline_wire::time::Instant;
 
@@ -234,7 +236,12 @@ impl Host {
         while let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() {
             let Header { ty, length } = Header::decode(*header);
             let (body, rest) = rest.split_at(length as usize);
-            let read = self.router.link_frame(self.now, from, true, ty, body, &mut self.out);
+            let origin = Origin {
+                node: from,
+                current: true,
+                version: VERSION_MAX,
+            };
+            let read = self.router.link_frame(self.now, origin, ty, body, &mut self.out);
             read.expect("it was encoded by one of us");
             bytes = rest;
         }

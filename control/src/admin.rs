@@ -12,7 +12,7 @@ use trunkline_wire::control::{Admin as AdminFrame, CONTROL_BODY_BYTES_MAX, Contr
 use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::{Opener, Refusal};
 use trunkline_wire::id::{Incarnation, NodeId};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MIN, Versions};
 
 /// How long a connect, and then each answer, may take. A request is answered when it's on disk.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,7 +105,7 @@ impl Admin {
             incarnation: Incarnation(0),
             nonce: random_bytes(),
         };
-        let (opener, hello) = Opener::new(&keys, me);
+        let (opener, hello) = Opener::new(&keys, me, Versions::BUILD);
         let mut bytes = Preface::new(Side::Control).encode().to_vec();
         hello.encode(&mut bytes);
         admin.send(&bytes)?;
@@ -253,7 +253,8 @@ impl Admin {
 }
 
 fn understand(frame: Frame<'_>) -> Result<Said, DecodeError> {
-    Ok(match ControlFrame::decode(frame.ty, frame.body)? {
+    // What a tool is told has one form in all versions.
+    Ok(match ControlFrame::decode(VERSION_MIN, frame.ty, frame.body)? {
         Some(ControlFrame::LinkChallenge(challenge)) => Said::Challenge(challenge),
         Some(ControlFrame::LinkReady(_)) => Said::Ready,
         Some(ControlFrame::AdminAnswer(answer)) => Said::Answer {

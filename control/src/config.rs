@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::assignment::WEIGHT_MAX;
 use trunkline_wire::map::{NAME_BYTES_MAX, REGIONS_MAX};
+use trunkline_wire::preface::Versions;
 
 /// The settings of the control plane that its decisions depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Config {
     pub initial_interval: Interval,
     /// Connections at once, of nodes and tools.
     pub connections_max: usize,
+    /// The protocol versions that it speaks: no setting, but an argument of tests in which two versions meet.
+    pub versions: Versions,
 }
 
 /// A region that is to be there before slots are assigned.
@@ -57,6 +60,7 @@ impl Default for Config {
                 max: Duration::from_secs(1),
             },
             connections_max: CONNECTIONS_MAX_DEFAULT,
+            versions: Versions::BUILD,
         }
     }
 }

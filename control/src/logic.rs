@@ -139,6 +139,9 @@ pub struct Logic {
 struct Connection {
     peer: Peer,
     role: Role,
+    /// What a node says that it runs.
+    #[cfg(feature = "next-version")]
+    build: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,11 +278,17 @@ impl Logic {
         match input {
             Input::Opened(peer) => {
                 let role = Role::Guest;
-                self.connections.insert(connection, Connection { peer, role });
+                let opened = Connection {
+                    peer,
+                    role,
+                    #[cfg(feature = "next-version")]
+                    build: None,
+                };
+                self.connections.insert(connection, opened);
             }
             Input::Closed => self.closed(connection),
             Input::Frame(frame) => {
-                let Some(&Connection { peer, role }) = self.connections.get(&connection) else {
+                let Some(&Connection { peer, role, .. }) = self.connections.get(&connection) else {
                     return;
                 };
                 self.frame(now, connection, peer, role, frame, out);
@@ -463,6 +472,14 @@ impl Logic {
     /// The durable state; with changes that may not be on disk yet.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// How a member is connected: which of its starts, the protocol version, and what it says that it runs.
+    #[cfg(feature = "next-version")]
+    pub fn spoken(&self, node: NodeId) -> Option<(Peer, Option<&str>)> {
+        let online = self.online.get(&node)?;
+        let connection = self.connections.get(&online.connection)?;
+        Some((connection.peer, connection.build.as_deref()))
     }
 
     /// The version that is published; 0 if none is.

@@ -47,6 +47,9 @@ pub struct Transfer {
     pub base: MapId,
     /// The encoding.
     pub bytes: Arc<[u8]>,
+    /// All of the hash of what the bytes make.
+    #[cfg(feature = "next-version")]
+    pub whole: [u8; 32],
 }
 
 /// One node's connection.
@@ -239,6 +242,8 @@ impl Publication {
                     map: current.id(),
                     base,
                     bytes: delta.into(),
+                    #[cfg(feature = "next-version")]
+                    whole: current.whole(),
                 }
             }
             Some(_) | None => self.whole(current),
@@ -256,6 +261,8 @@ impl Publication {
                 map: current.id(),
                 base: none,
                 bytes: current.encode().into(),
+                #[cfg(feature = "next-version")]
+                whole: current.whole(),
             });
         transfer.clone()
     }

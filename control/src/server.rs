@@ -27,7 +27,6 @@ use trunkline_wire::control::{Admin, NodeFrame};
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::handshake::Peer;
 use trunkline_wire::id::{Incarnation, NodeId};
-use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::time::Instant;
 
 pub use self::connection::Random;
@@ -130,7 +129,7 @@ impl<D: Driver, S: Store> Server<D, S> {
             let peer = Peer {
                 node: NodeId::NONE,
                 incarnation: Incarnation(0),
-                version: VERSION_MAX,
+                version: self.config.versions.max(),
             };
             logic.handle(now, inside, Input::Opened(peer), &mut out);
             logic.handle(now, inside, Input::Frame(request), &mut out);
@@ -273,7 +272,7 @@ impl<D: Driver, S: Store> Server<D, S> {
         let id = ConnectionId(self.connection_next);
         self.connection_next += 1;
         let full = self.connections.len() >= self.config.connections_max;
-        let connection = Connection::new(now, id, address);
+        let connection = Connection::new(now, id, address, self.config.versions);
         self.sweep_at = self.sweep_at.min(connection.deadline);
         self.connections.insert(token, connection);
         self.tokens.insert(id, token);

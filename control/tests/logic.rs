@@ -279,6 +279,8 @@ fn a_wrong_join_is_refused_by_its_setting_and_changes_nothing() {
             http_address: None,
             map: MapId::default(),
             regions: Names::new(regions.iter().copied(), &mut space).unwrap(),
+            #[cfg(feature = "next-version")]
+            build: trunkline_wire::codec::Newer::new(trunkline_wire::next::VERSION, Text::clipped("a build")),
         };
         world.frame(connection, NodeFrame::Join(join));
         let text = world.nodes[&connection].failure.clone().unwrap();
@@ -435,6 +437,8 @@ fn every_version_can_be_resumed_from_until_it_is_too_old() {
             http_address: None,
             map: *map,
             regions: Names::new([], &mut space).unwrap(),
+            #[cfg(feature = "next-version")]
+            build: trunkline_wire::codec::Newer::new(trunkline_wire::next::VERSION, Text::clipped("a build")),
         };
         let mut out = Outbox::new();
         world

@@ -156,9 +156,8 @@ fn what_is_not_the_protocol_is_told_so_and_closed_without_a_reset() {
     let data = tempfile::tempdir().unwrap();
     let control = Running::on_disk(data.path(), one_region());
     let preface = |side| Preface::new(side).encode().to_vec();
-    let mut strange = Preface::new(Side::Control);
-    strange.version_min = 200;
-    strange.version_max = 201;
+    let mut strange = Preface::new(Side::Control).encode();
+    (strange[5], strange[6]) = (200, 201);
     let mut long = preface(Side::Control);
     long.extend_from_slice(&0x01_00_ff_ff_u32.to_le_bytes());
     let mut early = preface(Side::Control);
@@ -171,7 +170,7 @@ fn what_is_not_the_protocol_is_told_so_and_closed_without_a_reset() {
             ErrorCode::BadPreface,
         ),
         (preface(Side::Device), ErrorCode::BadPreface),
-        (strange.encode().to_vec(), ErrorCode::UnsupportedVersion),
+        (strange.to_vec(), ErrorCode::UnsupportedVersion),
         (long, ErrorCode::TooLong),
         (early, ErrorCode::OutOfTurn),
         (unknown, ErrorCode::Malformed),

@@ -17,7 +17,7 @@ use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::{Assembler, Map, accept};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MAX, Versions};
 use trunkline_wire::time::Instant;
 
 fn keys() -> ClusterKeys {
@@ -48,7 +48,7 @@ impl Node {
             incarnation: Incarnation(1),
             nonce: [number; 32],
         };
-        let (opener, hello) = Opener::new(&keys(), me);
+        let (opener, hello) = Opener::new(&keys(), me, Versions::BUILD);
         let mut first = Preface::new(Side::Control).encode().to_vec();
         hello.encode(&mut first);
         Node {
@@ -103,7 +103,10 @@ impl Node {
     fn take(&mut self, now: Instant, bytes: &[u8]) {
         let mut frames = self.framer.frames(bytes);
         while let Some(frame) = frames.next(|_| CONTROL_BODY_BYTES_MAX).unwrap() {
-            match ControlFrame::decode(frame.ty, frame.body).unwrap().unwrap() {
+            match ControlFrame::decode(VERSION_MAX, frame.ty, frame.body)
+                .unwrap()
+                .unwrap()
+            {
                 ControlFrame::LinkChallenge(challenge) => {
                     let opener = self.opener.take().unwrap();
                     self.queue
@@ -123,6 +126,8 @@ impl Node {
                         http_address: None,
                         map: MapId::default(),
                         regions: Names::new(["eu"], &mut space).unwrap(),
+                        #[cfg(feature = "next-version")]
+                        build: trunkline_wire::codec::Newer::new(VERSION_MAX, Text::clipped("a build")),
                     };
                     self.queue.push_back(join.to_vec());
                 }

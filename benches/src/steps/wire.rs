@@ -7,6 +7,7 @@ use trunkline_wire::device::{ClientFrame, Deliver, Send, ServerFrame};
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{Epoch, Instance};
 use trunkline_wire::peer::{Forward, PeerFrame, Target};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::report::{Number, Trail, TtlMs};
 
 use super::{Entry, Step};
@@ -47,7 +48,10 @@ fn send(bytes: usize) -> Send<'static> {
 }
 
 fn is_send(ty: u8, body: &[u8]) -> bool {
-    matches!(ClientFrame::decode(ty, body), Ok(Some(ClientFrame::Send(_))))
+    matches!(
+        ClientFrame::decode(VERSION_MAX, ty, body),
+        Ok(Some(ClientFrame::Send(_)))
+    )
 }
 
 fn deliver(bytes: usize) -> Deliver<'static> {
@@ -61,7 +65,10 @@ fn deliver(bytes: usize) -> Deliver<'static> {
 }
 
 fn is_deliver(ty: u8, body: &[u8]) -> bool {
-    matches!(ServerFrame::decode(ty, body), Ok(Some(ServerFrame::Deliver(_))))
+    matches!(
+        ServerFrame::decode(VERSION_MAX, ty, body),
+        Ok(Some(ServerFrame::Deliver(_)))
+    )
 }
 
 fn forward(bytes: usize) -> Forward<'static> {
@@ -86,7 +93,10 @@ fn forward(bytes: usize) -> Forward<'static> {
 }
 
 fn is_forward(ty: u8, body: &[u8]) -> bool {
-    matches!(PeerFrame::decode(ty, body), Ok(Some(PeerFrame::Forward(_))))
+    matches!(
+        PeerFrame::decode(VERSION_MAX, ty, body),
+        Ok(Some(PeerFrame::Forward(_)))
+    )
 }
 
 /// Behind each other into one vector, as an outbox does.

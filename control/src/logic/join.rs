@@ -40,7 +40,12 @@ impl Logic {
             }
             Ok((node, held)) => {
                 self.leases.renew(now.at, node);
-                self.connections.get_mut(&from).expect("it has sent a frame").role = Role::Joining;
+                let connection = self.connections.get_mut(&from).expect("it has sent a frame");
+                connection.role = Role::Joining;
+                #[cfg(feature = "next-version")]
+                {
+                    connection.build = join.build.said().map(|build| build.as_str().to_owned());
+                }
                 match &mut self.staged {
                     Some(staged) if staged.touched.contains(&Key::Node(node)) => staged.waiting.push(Waiting::Join {
                         connection: from,

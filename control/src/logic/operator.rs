@@ -382,7 +382,12 @@ impl Logic {
                 (true, Lease::Live) => "live",
                 (true, Lease::Lapsed) => "lapsed",
             };
-            let entry = json!({
+            let connection = online.and_then(|online| self.connections.get(&online.connection));
+            #[cfg_attr(
+                not(feature = "next-version"),
+                expect(unused_mut, reason = "only the next version has more")
+            )]
+            let mut entry = json!({
                 "id": id.0,
                 "name": node.name,
                 "incarnation": node.incarnation.0,
@@ -399,7 +404,12 @@ impl Logic {
                 "drained_by_operator": orders.is_some_and(|orders| orders.drain.is_some()),
                 "regions_by_operator": orders.map(|orders| &orders.regions),
                 "version": held.map(|held| held.version),
+                "protocol": connection.map(|connection| connection.peer.version),
             });
+            #[cfg(feature = "next-version")]
+            {
+                entry["build"] = json!(connection.and_then(|connection| connection.build.as_deref()));
+            }
             if !page.push(entry, id.0.into()) {
                 break;
             }

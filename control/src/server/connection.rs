@@ -22,7 +22,7 @@ use trunkline_wire::handshake::{Acceptor, Peer, Refusal};
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::parts;
 use trunkline_wire::peer::LinkReady;
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, VERSION_MAX, VERSION_MIN, check_prefix};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, VERSION_MIN, Versions, check_prefix};
 use trunkline_wire::time::Instant;
 
 use crate::logic::ConnectionId;
@@ -51,7 +51,7 @@ pub type Random = Box<dyn FnMut() -> [u8; 32] + Send>;
 #[derive(Debug)]
 enum State {
     Preface(Vec<u8>),
-    Hello { version: u8 },
+    Hello,
     Proof(Acceptor),
     Open,
     Closing { sent: bool },
@@ -89,6 +89,10 @@ pub(super) struct Connection {
     /// When it's closed, or what it's waited for is overdue.
     pub deadline: Instant,
     state: State,
+    /// What this side speaks.
+    versions: Versions,
+    /// What both sides speak; the lowest until they have agreed on one.
+    version: u8,
     framer: Framer,
     out: OutBuf,
     sending: Option<(Transfer, usize)>,
@@ -97,12 +101,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub fn new(now: Instant, id: ConnectionId, address: SocketAddr) -> Connection {
+    pub fn new(now: Instant, id: ConnectionId, address: SocketAddr, versions: Versions) -> Connection {
         Connection {
             id,
             address,
             deadline: now + HELLO_TIMEOUT,
             state: State::Preface(Vec::new()),
+            versions,
+            version: VERSION_MIN,
             framer: Framer::new(),
             out: OutBuf::new(OUT_BYTES_MAX),
             sending: None,
@@ -124,7 +130,7 @@ impl Connection {
         match self.state {
             State::Closing { sent } => sent,
             // What waits is an answer to somebody who didn't wait for it.
-            State::Preface(_) | State::Hello { .. } | State::Proof(_) | State::Open => true,
+            State::Preface(_) | State::Hello | State::Proof(_) | State::Open => true,
         }
     }
 
@@ -145,11 +151,15 @@ impl Connection {
             let (taken, rest) = bytes.split_at(bytes.len().min(PREFACE_BYTES - preface.len()));
             preface.extend_from_slice(taken);
             bytes = rest;
-            match negotiate(preface)? {
+            match negotiate(preface, self.versions)? {
                 None => return Ok(()),
-                Some(version) => self.state = State::Hello { version },
+                Some(version) => {
+                    self.version = version;
+                    self.state = State::Hello;
+                }
             }
         }
+        let version = self.version;
         let Connection { state, framer, out, .. } = self;
         let mut frames = framer.frames(bytes);
         loop {
@@ -163,20 +173,20 @@ impl Connection {
                 text: error.to_string(),
             })?;
             let Some(frame) = frame else { break };
-            let decoded = NodeFrame::decode(frame.ty, frame.body).map_err(|error| Fault {
+            let decoded = NodeFrame::decode(version, frame.ty, frame.body).map_err(|error| Fault {
                 code: ErrorCode::Malformed,
                 text: error.to_string(),
             })?;
             let Some(frame) = decoded else { continue };
             match (&*state, frame) {
                 (State::Open, frame) => event(Event::Frame(frame)),
-                (State::Hello { version }, NodeFrame::LinkHello(hello)) => {
+                (State::Hello, NodeFrame::LinkHello(hello)) => {
                     let me = LinkEnd {
                         node: NodeId::NONE,
                         incarnation: Incarnation(0),
                         nonce: random(),
                     };
-                    let (acceptor, challenge) = Acceptor::hello(keys, me, *version, &hello)?;
+                    let (acceptor, challenge) = Acceptor::hello(keys, me, version, &hello)?;
                     push(out, spares, &challenge.to_vec())?;
                     *state = State::Proof(acceptor);
                 }
@@ -186,7 +196,7 @@ impl Connection {
                     *state = State::Open;
                     event(Event::Opened(peer));
                 }
-                (State::Hello { .. } | State::Proof(_), _) => {
+                (State::Hello | State::Proof(_), _) => {
                     return Err(Fault {
                         code: ErrorCode::OutOfTurn,
                         text: "the link's handshake comes first: hello, then proof".into(),
@@ -257,7 +267,7 @@ impl Connection {
     /// The text of the deadline that has passed; `None` if there is nobody to say it to any more.
     pub fn overdue(&self) -> Option<Fault> {
         match self.state {
-            State::Preface(_) | State::Hello { .. } | State::Proof(_) => Some(Fault {
+            State::Preface(_) | State::Hello | State::Proof(_) => Some(Fault {
                 code: ErrorCode::HelloTimeout,
                 text: format!("no proof of the cluster secret within {HELLO_TIMEOUT:?}"),
             }),
@@ -275,7 +285,7 @@ impl Connection {
             let Some((transfer, next)) = self.sending.take() else {
                 return;
             };
-            if let Some(frame) = frame_of(&transfer, next) {
+            if let Some(frame) = frame_of(self.version, &transfer, next) {
                 self.out.push(&frame, spares).expect("a part fits above the low mark");
                 self.sending = Some((transfer, next + 1));
             }
@@ -283,9 +293,24 @@ impl Connection {
     }
 }
 
-/// The announcement of a map, or the part after it; `None` after the last.
-fn frame_of(transfer: &Transfer, index: usize) -> Option<Vec<u8>> {
+/// The announcement of a map in the form of `version`, or the part after it; `None` after the last.
+#[cfg_attr(
+    not(feature = "next-version"),
+    expect(unused_variables, reason = "all versions have one form")
+)]
+fn frame_of(version: u8, transfer: &Transfer, index: usize) -> Option<Vec<u8>> {
     let (begin, mut parts) = parts(transfer.map, transfer.base, &transfer.bytes);
+    #[cfg(feature = "next-version")]
+    let version = if trunkline_wire::planted!(MapFormUnasked) {
+        trunkline_wire::next::VERSION
+    } else {
+        version
+    };
+    #[cfg(feature = "next-version")]
+    let begin = trunkline_wire::control::MapBegin {
+        whole: trunkline_wire::codec::Newer::new(version, transfer.whole),
+        ..begin
+    };
     match index.checked_sub(1) {
         None => Some(begin.to_vec()),
         Some(part) => parts.nth(part).map(|part| part.to_vec()),
@@ -293,7 +318,7 @@ fn frame_of(transfer: &Transfer, index: usize) -> Option<Vec<u8>> {
 }
 
 /// The version, when the preface is complete.
-fn negotiate(preface: &[u8]) -> Result<Option<u8>, Fault> {
+fn negotiate(preface: &[u8], versions: Versions) -> Result<Option<u8>, Fault> {
     let bad = |error: trunkline_wire::preface::PrefaceError| Fault {
         code: ErrorCode::BadPreface,
         text: error.to_string(),
@@ -309,12 +334,9 @@ fn negotiate(preface: &[u8]) -> Result<Option<u8>, Fault> {
             text: "this is the control port; devices and nodes have others".into(),
         });
     }
-    let version = preface.negotiate().ok_or_else(|| Fault {
+    let version = versions.common(preface.versions).map_err(|none| Fault {
         code: ErrorCode::UnsupportedVersion,
-        text: format!(
-            "no common protocol version: this side speaks {VERSION_MIN} to {VERSION_MAX}, the other {} to {}",
-            preface.version_min, preface.version_max
-        ),
+        text: none.to_string(),
     })?;
     Ok(Some(version))
 }

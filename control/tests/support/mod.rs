@@ -27,7 +27,7 @@ use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::{Assembler, Map, Transfer, accept};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MAX, Versions};
 
 pub fn secret() -> Secret {
     Secret::new(b"the secret of the test cluster").unwrap()
@@ -158,7 +158,7 @@ impl Node {
             incarnation: Incarnation(incarnation),
             nonce: random_bytes(),
         };
-        let (opener, hello) = Opener::new(&keys, me);
+        let (opener, hello) = Opener::new(&keys, me, Versions::BUILD);
         let mut bytes = Preface::new(Side::Control).encode().to_vec();
         hello.encode(&mut bytes);
         let mut node = Node::raw(address, &bytes);
@@ -205,7 +205,7 @@ impl Node {
             let mut frames = self.framer.frames(&buffer[..read]);
             let mut heard = None;
             while let Some(frame) = frames.next(|_| CONTROL_BODY_BYTES_MAX).unwrap() {
-                let frame = ControlFrame::decode(frame.ty, frame.body).unwrap();
+                let frame = ControlFrame::decode(VERSION_MAX, frame.ty, frame.body).unwrap();
                 heard = understand(&mut self.assembler, frame);
                 if heard.is_some() {
                     break;
@@ -260,6 +260,8 @@ impl Node {
             http_address: None,
             map: held,
             regions,
+            #[cfg(feature = "next-version")]
+            build: trunkline_wire::codec::Newer::new(VERSION_MAX, Text::clipped("a build")),
         };
         self.send(&join);
         match self.hear() {

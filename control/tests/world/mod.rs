@@ -17,6 +17,7 @@ use trunkline_wire::frame::{Decode, HEADER_BYTES, Header};
 use trunkline_wire::handshake::Peer;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::{Map, accept};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::time::Instant;
 
 /// A cluster without a network: what the control plane sends is taken in at once.
@@ -109,6 +110,8 @@ impl World {
             http_address: None,
             map: MapId::default(),
             regions: Names::new(regions.iter().copied(), &mut space).unwrap(),
+            #[cfg(feature = "next-version")]
+            build: trunkline_wire::codec::Newer::new(VERSION_MAX, Text::clipped("a build")),
         };
         self.frame(connection, NodeFrame::Join(join));
         self.pass(BATCH);
@@ -160,6 +163,8 @@ impl World {
                         map: transfer.map,
                         base: transfer.base,
                         bytes: transfer.bytes.to_vec(),
+                        #[cfg(feature = "next-version")]
+                        whole: Some(transfer.whole),
                     };
                     node.map = whole.finish(&node.map, plan).unwrap();
                     self.frame(to, NodeFrame::MapAck(MapAck { map: transfer.map }));
@@ -180,7 +185,10 @@ impl World {
     pub fn receive(&mut self, to: ConnectionId, frame: &[u8]) {
         let (header, body) = frame.split_first_chunk::<HEADER_BYTES>().unwrap();
         let node = self.nodes.get_mut(&to).unwrap();
-        match ControlFrame::decode(Header::decode(*header).ty, body).unwrap().unwrap() {
+        match ControlFrame::decode(VERSION_MAX, Header::decode(*header).ty, body)
+            .unwrap()
+            .unwrap()
+        {
             ControlFrame::Joined(joined) => {
                 node.id = joined.node;
                 node.joined = true;

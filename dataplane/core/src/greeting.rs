@@ -18,7 +18,7 @@ use trunkline_wire::device::{ErrorCode, HELLO_BODY_BYTES_MAX, Hello, Purpose};
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{NodeId, ShardId};
 use trunkline_wire::peer::LinkHello;
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, PrefaceError, Side, VERSION_MAX, VERSION_MIN, check_prefix};
+use trunkline_wire::preface::{NoCommonVersion, PREFACE_BYTES, Preface, PrefaceError, Side, Versions, check_prefix};
 use trunkline_wire::time::Instant;
 
 use crate::constants::HELLO_TIMEOUT;
@@ -47,6 +47,8 @@ pub struct Doorkeeper {
     pub keys: ClusterKeys,
     /// With a key, devices must show a token.
     pub token_key: Option<Secret>,
+    /// The protocol versions that this node speaks.
+    pub versions: Versions,
 }
 
 /// A connection that has not said all of its hello.
@@ -112,15 +114,8 @@ pub enum Refusal {
         side: Side,
     },
     /// No version in common.
-    #[error(
-        "no common protocol version: this server speaks {VERSION_MIN} to {VERSION_MAX}, the connection offers {min} to {max}"
-    )]
-    Version {
-        /// The lowest that was offered.
-        min: u8,
-        /// The highest that was offered.
-        max: u8,
-    },
+    #[error("{0}")]
+    Version(NoCommonVersion),
     /// The first frame is something else.
     #[error("the first frame must be the hello, this one has type 0x{ty:02x}")]
     NotHello {
@@ -152,7 +147,7 @@ impl Refusal {
     pub fn code(self) -> ErrorCode {
         match self {
             Refusal::Preface(_) | Refusal::WrongSide { .. } => ErrorCode::BadPreface,
-            Refusal::Version { .. } => ErrorCode::UnsupportedVersion,
+            Refusal::Version(_) => ErrorCode::UnsupportedVersion,
             Refusal::NotHello { .. } => ErrorCode::OutOfTurn,
             Refusal::TooLong { .. } => ErrorCode::TooLong,
             Refusal::Malformed(_) => ErrorCode::Malformed,
@@ -193,7 +188,7 @@ impl Greeting {
         let Some((preface, rest)) = self.bytes.split_first_chunk::<PREFACE_BYTES>() else {
             return Ok(None);
         };
-        let version = self.version(Preface::decode(*preface).map_err(Refusal::Preface)?)?;
+        let version = self.version(door, Preface::decode(*preface).map_err(Refusal::Preface)?)?;
         let Some((header, rest)) = rest.split_first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -226,7 +221,7 @@ impl Greeting {
         }))
     }
 
-    fn version(&self, preface: Preface) -> Result<u8, Refusal> {
+    fn version(&self, door: &Doorkeeper, preface: Preface) -> Result<u8, Refusal> {
         let ours = match self.port {
             Port::Device => Side::Device,
             Port::Peer => Side::Peer,
@@ -237,10 +232,11 @@ impl Greeting {
                 side: preface.side,
             });
         }
-        preface.negotiate().ok_or(Refusal::Version {
-            min: preface.version_min,
-            max: preface.version_max,
-        })
+        #[cfg(feature = "next-version")]
+        if trunkline_wire::planted!(HighestOffered) {
+            return Ok(preface.versions.max());
+        }
+        door.versions.common(preface.versions).map_err(Refusal::Version)
     }
 }
 
@@ -298,6 +294,7 @@ mod tests {
             roles: CONNECTION,
             keys: ClusterKeys::new(&Secret::new(b"a secret of sixteen bytes or more").unwrap()),
             token_key: None,
+            versions: Versions::BUILD,
         }
     }
 
@@ -386,15 +383,32 @@ mod tests {
 
     #[test]
     fn without_a_common_version_the_range_is_named() {
+        let door = Doorkeeper {
+            versions: Versions::up_to(1).unwrap(),
+            ..door()
+        };
+        for (port, mut bytes) in [
+            (Port::Device, device_bytes(Purpose::Full, b"")),
+            (Port::Peer, peer_bytes(7)),
+        ] {
+            (bytes[5], bytes[6]) = (2, 4);
+            let refusal = greet(port, &door, &bytes).unwrap_err();
+            assert_eq!(refusal.code(), ErrorCode::UnsupportedVersion);
+            let line =
+                "no common protocol version: this side speaks 1, the other offers 2 to 4; upgrade the older one first";
+            assert_eq!(refusal.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn the_highest_common_version_is_chosen() {
         let mut bytes = device_bytes(Purpose::Full, b"");
-        (bytes[5], bytes[6]) = (VERSION_MAX + 1, VERSION_MAX + 3);
-        let refusal = greet(Port::Device, &door(), &bytes).unwrap_err();
-        assert_eq!(refusal.code(), ErrorCode::UnsupportedVersion);
-        assert!(
-            refusal
-                .to_string()
-                .contains(&format!("speaks {VERSION_MIN} to {VERSION_MAX}"))
-        );
+        (bytes[5], bytes[6]) = (1, 255);
+        let newest = greet(Port::Device, &door(), &bytes).unwrap().unwrap();
+        assert_eq!(newest.version, Versions::BUILD.max());
+        (bytes[5], bytes[6]) = (1, 1);
+        let oldest = greet(Port::Device, &door(), &bytes).unwrap().unwrap();
+        assert_eq!(oldest.version, 1);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use trunkline_wire::control::Roles;
 use trunkline_wire::device::ErrorCode;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::Map;
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use self::maps::Maps;
@@ -63,6 +64,11 @@ pub struct AgentConfig {
     pub seed: u64,
     /// Where nonces come from.
     pub entropy: Entropy,
+    /// The protocol versions that this node speaks.
+    pub versions: Versions,
+    /// What runs here, for people.
+    #[cfg(feature = "next-version")]
+    pub build: String,
 }
 
 /// What an agent has to tell.

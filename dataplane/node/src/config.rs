@@ -17,6 +17,7 @@ pub use trunkline_core::predictor::Mode;
 use trunkline_net::backend::Backend;
 use trunkline_wire::control::{REGIONS_PER_NODE_MAX, Roles};
 use trunkline_wire::map::NAME_BYTES_MAX;
+use trunkline_wire::preface::Versions;
 
 use crate::door::AdmissionLimits;
 
@@ -83,6 +84,9 @@ pub struct NodeSection {
     pub token_key_file: Option<PathBuf>,
     /// Take a map from another control plane's store than the one on disk: after a restore, once.
     pub accept_lineage: bool,
+    /// The protocol versions that it speaks: no setting, but an argument of tests in which two versions meet.
+    #[serde(skip)]
+    pub versions: Versions,
 }
 
 impl Default for NodeSection {
@@ -103,6 +107,7 @@ impl Default for NodeSection {
             secret_file: None,
             token_key_file: None,
             accept_lineage: false,
+            versions: Versions::BUILD,
         }
     }
 }

@@ -42,6 +42,8 @@ pub(crate) enum State {
     InTransit(Box<Introduction>),
     Device {
         session: SessionRef,
+        /// The protocol version that both sides speak.
+        version: u8,
         framer: Framer,
     },
     Link {

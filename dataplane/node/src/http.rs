@@ -209,19 +209,29 @@ async fn status(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 fn link_json(link: &LinkStatus, shard: usize, map: &trunkline_wire::map::Map) -> serde_json::Value {
-    json!({
+    #[cfg_attr(
+        not(feature = "next-version"),
+        expect(unused_mut, reason = "only the next version has more to say")
+    )]
+    let mut shown = json!({
         "node": link.node.0,
         "name": map.node(link.node).map(|node| node.name.as_str()),
         "shard": shard,
         "state": link.state.name(),
         "required": link.required,
         "dialled": link.dialled,
+        "protocol": link.version,
         "worth_per_mille": link.worth.map(|worth| worth.to_per_mille()),
         "wished_by": link.wished_by.map(|device| device.to_string()),
         "heard_ms_ago": link.heard_ms,
         "failures": link.failures,
         "trouble": link.trouble,
-    })
+    });
+    #[cfg(feature = "next-version")]
+    {
+        shown["build"] = json!(link.build);
+    }
+    shown
 }
 
 /// Asks a shard and waits for its answer; `None` if it has none in time.

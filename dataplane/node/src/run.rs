@@ -24,6 +24,7 @@ use trunkline_wire::auth::{ClusterKeys, random_bytes};
 use trunkline_wire::control::Roles;
 use trunkline_wire::id::{Incarnation, NodeId};
 use trunkline_wire::map::Map;
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use self::agent_thread::{AgentThread, start_agent};
@@ -97,6 +98,13 @@ pub(crate) struct Shared {
     pub(crate) agent: Arc<AgentView>,
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) gates: Arc<Door>,
+    pub(crate) versions: Versions,
+}
+
+/// What runs here, for people.
+#[cfg(feature = "next-version")]
+pub(crate) fn build(versions: Versions) -> String {
+    format!("trunkline {}, protocol {versions}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The drivers' clock, for threads without a driver.
@@ -203,6 +211,7 @@ impl Node {
             agent: Arc::clone(&agent.view),
             mailboxes,
             gates: Door::new(config.admission.limits(count), u64::from_le_bytes(random_bytes())),
+            versions: config.node.versions,
         });
         let started = start_shards(&config, &shared, make, mesh_ports, token_key, &ports).and_then(|shards| {
             let routes = http::routes(Arc::clone(&shared));

@@ -40,6 +40,7 @@ use trunkline_wire::device::{ErrorCode, GoAway, GoAwayReason};
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{Incarnation, NodeId, ShardId};
 use trunkline_wire::map::Map;
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use crate::connection::{Connection, State};
@@ -75,6 +76,11 @@ pub struct ShardConfig {
     pub entropy: Entropy,
     /// Who may connect; the same for all shards.
     pub gates: Arc<Door>,
+    /// The protocol versions that this node speaks.
+    pub versions: Versions,
+    /// What runs here, for people.
+    #[cfg(feature = "next-version")]
+    pub build: String,
 }
 
 /// See the module's text.
@@ -179,12 +185,16 @@ impl<D: Driver> Shard<D> {
             keys: config.keys.clone(),
             direct_links_max: config.direct_links_max,
             seed: config.seed.wrapping_add(1),
+            versions: config.versions,
+            #[cfg(feature = "next-version")]
+            build: config.build,
         };
         let door = Doorkeeper {
             shards: config.shards,
             roles: config.roles,
             keys: config.keys,
             token_key: config.token_key,
+            versions: config.versions,
         };
         Shard {
             shard: config.shard,

@@ -15,7 +15,7 @@ use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{IdRef, Incarnation, NodeId};
 use trunkline_wire::peer::{Forward, LinkHello};
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, Versions};
 
 /// A node, and a device that has nothing to do with what goes wrong.
 struct Scene {
@@ -300,7 +300,7 @@ fn a_peer_with_another_secret_or_bad_frames_is_refused_by_name() {
             incarnation: Incarnation(1),
             nonce: [3; 32],
         };
-        let (opener, hello) = Opener::new(keys, me);
+        let (opener, hello) = Opener::new(keys, me, Versions::BUILD);
         let mut bytes = Preface::new(Side::Peer).encode().to_vec();
         hello.encode(&mut bytes);
         (opener, bytes)

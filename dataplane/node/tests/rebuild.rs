@@ -17,7 +17,7 @@ use trunkline_wire::frame::{BODY_BYTES_MAX, Decode, Encode};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, NodeId, RegionId};
 use trunkline_wire::peer::{Forward, PeerFrame, Register, SyncBegin, SyncEnd, Target};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MAX, Versions};
 use trunkline_wire::report::{Answer, Number, Outcome, RetryReason, Trail, TtlMs};
 
 const SERVER: Roles = Roles {
@@ -62,7 +62,7 @@ impl Server {
         };
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        let (opener, hello) = Opener::new(&keys, me);
+        let (opener, hello) = Opener::new(&keys, me, Versions::BUILD);
         let mut bytes = Preface::new(Side::Peer).encode().to_vec();
         hello.encode(&mut bytes);
         stream.write_all(&bytes).unwrap();
@@ -78,7 +78,7 @@ impl Server {
                 };
                 let mut frames = framer.frames(&bytes[..count]);
                 while let Some(Frame { ty, body }) = frames.next(|_| BODY_BYTES_MAX).unwrap() {
-                    let said = match PeerFrame::decode(ty, body).unwrap() {
+                    let said = match PeerFrame::decode(VERSION_MAX, ty, body).unwrap() {
                         Some(PeerFrame::LinkChallenge(challenge)) => {
                             let (proof, _) = opener.challenge(&keys, &challenge).unwrap();
                             writing.write_all(&proof.to_vec()).unwrap();

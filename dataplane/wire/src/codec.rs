@@ -1,6 +1,7 @@
 //! How values become bytes and come back: fixed-width little-endian numbers, so that each has one way to be written.
 
 use crate::device::PAYLOAD_BYTES_MAX;
+use crate::preface::VERSION_MIN;
 
 /// Why bytes are not a frame. Always the peer's fault; the session that sent them is closed with this text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,12 +33,29 @@ pub enum DecodeError {
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    #[cfg(feature = "next-version")]
+    version: u8,
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the first byte of `body`.
+    /// Starts at the first byte of `body`, which has one form in all versions.
+    #[inline]
     pub fn new(body: &'a [u8]) -> Reader<'a> {
-        Reader { rest: body }
+        Reader::of_version(VERSION_MIN, body)
+    }
+
+    /// Starts at the first byte of `body`, which has the form of `version`.
+    #[cfg_attr(
+        not(feature = "next-version"),
+        expect(unused_variables, reason = "all frames have one form")
+    )]
+    #[inline]
+    pub fn of_version(version: u8, body: &'a [u8]) -> Reader<'a> {
+        Reader {
+            rest: body,
+            #[cfg(feature = "next-version")]
+            version,
+        }
     }
 
     /// The next `length` bytes.
@@ -170,6 +188,38 @@ impl<'a, const N: usize> Field<'a> for [u8; N] {
 
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.array()
+    }
+}
+
+/// A field that the next version adds to a frame: there on connections that speak it, and no byte on others.
+#[cfg(feature = "next-version")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newer<T>(Option<T>);
+
+#[cfg(feature = "next-version")]
+impl<T> Newer<T> {
+    /// For a connection that speaks `version`.
+    pub fn new(version: u8, value: T) -> Newer<T> {
+        Newer((version >= crate::next::VERSION).then_some(value))
+    }
+
+    /// What was said; `None` if the connection's version can't say it.
+    pub fn said(self) -> Option<T> {
+        self.0
+    }
+}
+
+#[cfg(feature = "next-version")]
+impl<'a, T: Field<'a>> Field<'a> for Newer<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        if let Some(value) = &self.0 {
+            value.put(out);
+        }
+    }
+
+    fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let is_there = reader.version >= crate::next::VERSION;
+        is_there.then(|| T::take(reader)).transpose().map(Newer)
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+#[cfg(feature = "next-version")]
+use crate::codec::Newer;
 use crate::codec::{DecodeError, Field, Reader, Tail, Text};
 use crate::common::{Failure, Ping, Pong};
 use crate::frame::frames;
@@ -191,6 +193,10 @@ frames! {
             /// The regions that it serves.
             regions: Names<'a>,
         }
+        next {
+            /// What runs there, for people.
+            build: Newer<Text<'a>>,
+        }
         /// A sign of life, well within the lease.
         0x51 Renew {
             /// How many sessions it has.
@@ -261,6 +267,10 @@ frames! {
             base: MapId,
             /// How many bytes all parts have together.
             bytes: u32,
+        }
+        next {
+            /// All of the SHA-256 of the encoding of the map that the parts make, of which its id has the first half.
+            whole: Newer<[u8; 32]>,
         }
         /// The next bytes of the map; at most [`MAP_PART_BYTES_MAX`].
         0x63 MapPart['a] {

@@ -77,16 +77,18 @@ pub trait Encode {
 
 /// A frame, of any type of one direction, that can be read.
 pub trait Decode<'a>: Sized {
-    /// Reads a frame. `Ok(None)` is an unknown frame that may be skipped.
+    /// Reads a frame that came on a connection which speaks `version`. `Ok(None)` is an unknown frame that may be skipped.
     ///
     /// # Errors
-    /// If the body is not such a frame, or the type is unknown and may not be ignored.
-    fn decode(ty: u8, body: &'a [u8]) -> Result<Option<Self>, DecodeError>;
+    /// If the body is not such a frame, or the type is unknown in this version and may not be ignored.
+    fn decode(version: u8, ty: u8, body: &'a [u8]) -> Result<Option<Self>, DecodeError>;
 }
 
 /// Declares the frames of one direction: a struct for each, and an enum over them that decodes by type.
 ///
-/// The fields are written in the order in which they are declared, each in its one form ([`crate::codec::Field`]).
+/// The fields are written in the order in which they are declared, each in its one form ([`crate::codec::Field`]). What stands under
+/// `next` is compiled with the feature `next-version` only: fields behind a frame's others ([`crate::codec::Newer`]), and frames
+/// that are unknown to who speaks an older version.
 macro_rules! frames {
     (
         $(#[$edoc:meta])*
@@ -96,51 +98,65 @@ macro_rules! frames {
                 $ty:literal $name:ident $([$lt:lifetime])? {
                     $( $(#[$fdoc:meta])* $field:ident : $fty:ty ),* $(,)?
                 }
+                $( next { $( $(#[$nfdoc:meta])* $nfield:ident : $nfty:ty ),* $(,)? } )?
             )*
         }
         shared { $( $sty:literal $sname:ident $([$slt:lifetime])? ),* $(,)? }
+        $(next {
+            $(
+                $(#[$ndoc:meta])*
+                $nty:literal $nname:ident $([$nlt:lifetime])? {
+                    $( $(#[$nndoc:meta])* $nnfield:ident : $nnfty:ty ),* $(,)?
+                }
+            )*
+        })?
     ) => {
         $(
-            $(#[$doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-            pub struct $name $(<$lt>)? {
-                $( $(#[$fdoc])* pub $field: $fty, )*
-            }
-
-            impl $(<$lt>)? $crate::frame::Encode for $name $(<$lt>)? {
-                const TYPE: u8 = $ty;
-
-                fn put_body(&self, _out: &mut Vec<u8>) {
-                    $( $crate::codec::Field::put(&self.$field, _out); )*
-                }
-            }
-
-            impl $(<$lt>)? $name $(<$lt>)? {
-                /// Reads the body of such a frame.
-                ///
-                /// # Errors
-                /// If the body is not one.
-                pub fn decode_body(body: & $($lt)? [u8]) -> Result<Self, $crate::codec::DecodeError> {
-                    let mut _reader = $crate::codec::Reader::new(body);
-                    let frame = $name { $( $field: $crate::codec::Field::take(&mut _reader)?, )* };
-                    _reader.finish()?;
-                    Ok(frame)
+            $crate::frame::frame! {
+                $(#[$doc])*
+                $ty $name $([$lt])? {
+                    $( $(#[$fdoc])* $field : $fty, )*
+                    $($(
+                        $(#[$nfdoc])*
+                        #[cfg(feature = "next-version")]
+                        $nfield : $nfty,
+                    )*)?
                 }
             }
         )*
+        $($(
+            #[cfg(feature = "next-version")]
+            $crate::frame::frame! {
+                $(#[$ndoc])*
+                $nty $nname $([$nlt])? {
+                    $( $(#[$nndoc])* $nnfield : $nnfty, )*
+                }
+            }
+        )*)?
 
         $(#[$edoc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $enum<'a> {
             $( $(#[$doc])* $name($name $(<$lt>)?), )*
             $( #[doc = "See the type."] $sname($sname $(<$slt>)?), )*
+            $($(
+                $(#[$ndoc])*
+                #[cfg(feature = "next-version")]
+                $nname($nname $(<$nlt>)?),
+            )*)?
         }
 
         impl<'a> $crate::frame::Decode<'a> for $enum<'a> {
-            fn decode(ty: u8, body: &'a [u8]) -> Result<Option<Self>, $crate::codec::DecodeError> {
+            fn decode(version: u8, ty: u8, body: &'a [u8]) -> Result<Option<Self>, $crate::codec::DecodeError> {
                 match ty {
-                    $( $ty => $name::decode_body(body).map($enum::$name).map(Some), )*
-                    $( $sty => $sname::decode_body(body).map($enum::$sname).map(Some), )*
+                    $( $ty => $name::decode_body_of(version, body).map($enum::$name).map(Some), )*
+                    $( $sty => $sname::decode_body_of(version, body).map($enum::$sname).map(Some), )*
+                    $($(
+                        #[cfg(feature = "next-version")]
+                        $nty if version >= $crate::next::VERSION => {
+                            $nname::decode_body_of(version, body).map($enum::$nname).map(Some)
+                        }
+                    )*)?
                     ty if $crate::frame::is_ignorable(ty) => Ok(None),
                     ty => Err($crate::codec::DecodeError::UnknownType(ty)),
                 }
@@ -153,9 +169,67 @@ macro_rules! frames {
                 match self {
                     $( $enum::$name(frame) => $crate::frame::Encode::encode(frame, out), )*
                     $( $enum::$sname(frame) => $crate::frame::Encode::encode(frame, out), )*
+                    $($(
+                        #[cfg(feature = "next-version")]
+                        $enum::$nname(frame) => $crate::frame::Encode::encode(frame, out),
+                    )*)?
                 }
             }
         }
     };
 }
-pub(crate) use frames;
+
+/// Declares one frame, for [`frames!`].
+macro_rules! frame {
+    (
+        $(#[$doc:meta])*
+        $ty:literal $name:ident $([$lt:lifetime])? {
+            $( $(#[$fmeta:meta])* $field:ident : $fty:ty, )*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name $(<$lt>)? {
+            $( $(#[$fmeta])* pub $field: $fty, )*
+        }
+
+        impl $(<$lt>)? $crate::frame::Encode for $name $(<$lt>)? {
+            const TYPE: u8 = $ty;
+
+            // The fields' comments come along with what says whether they are compiled.
+            #[allow(unused_doc_comments)]
+            fn put_body(&self, _out: &mut Vec<u8>) {
+                $(
+                    $(#[$fmeta])*
+                    {
+                        $crate::codec::Field::put(&self.$field, _out);
+                    }
+                )*
+            }
+        }
+
+        impl $(<$lt>)? $name $(<$lt>)? {
+            /// Reads the body of such a frame, as the lowest version has it: for frames that have one form in all versions.
+            ///
+            /// # Errors
+            /// If the body is not one.
+            pub fn decode_body(body: & $($lt)? [u8]) -> Result<Self, $crate::codec::DecodeError> {
+                $name::decode_body_of($crate::preface::VERSION_MIN, body)
+            }
+
+            /// Reads the body of such a frame, as `version` has it.
+            ///
+            /// # Errors
+            /// If the body is not one.
+            #[allow(unused_doc_comments)]
+            #[inline]
+            pub fn decode_body_of(version: u8, body: & $($lt)? [u8]) -> Result<Self, $crate::codec::DecodeError> {
+                let mut _reader = $crate::codec::Reader::of_version(version, body);
+                let frame = $name { $( $(#[$fmeta])* $field: $crate::codec::Field::take(&mut _reader)?, )* };
+                _reader.finish()?;
+                Ok(frame)
+            }
+        }
+    };
+}
+pub(crate) use {frame, frames};

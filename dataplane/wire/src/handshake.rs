@@ -19,7 +19,7 @@ use crate::auth::{ClusterKeys, LinkEnd, LinkSide};
 use crate::device::ErrorCode;
 use crate::id::{Incarnation, NodeId};
 use crate::peer::{LinkChallenge, LinkHello, LinkProof};
-use crate::preface::{VERSION_MAX, VERSION_MIN};
+use crate::preface::Versions;
 
 /// Who is at the other end of a link, proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +41,13 @@ pub enum Refusal {
     /// The key checks are equal, the proof is wrong: somebody who doesn't know the secret.
     #[error("the proof of the cluster secret failed: the other side doesn't know the secret")]
     ProofFailed,
-    /// The acceptor chose a version that this build doesn't speak.
-    #[error("the other side chose protocol version {version}; this build speaks {VERSION_MIN} to {VERSION_MAX}")]
+    /// The acceptor chose a version that was not offered.
+    #[error("the other side chose protocol version {version}; this side speaks {offered}")]
     Version {
         /// What it chose.
         version: u8,
+        /// What it could choose from.
+        offered: Versions,
     },
     /// Both ends have one node id.
     #[error("both ends of the link are node {node}: it dialled itself, or its data directory was copied")]
@@ -70,18 +72,19 @@ impl Refusal {
 #[derive(Clone, Copy, Debug)]
 pub struct Opener {
     me: LinkEnd,
+    offered: Versions,
 }
 
 impl Opener {
-    /// Starts: send the hello after the preface. `me.nonce` is random and never used again.
-    pub fn new(keys: &ClusterKeys, me: LinkEnd) -> (Opener, LinkHello) {
+    /// Starts: send the hello after the preface, which offers `offered`. `me.nonce` is random and never used again.
+    pub fn new(keys: &ClusterKeys, me: LinkEnd, offered: Versions) -> (Opener, LinkHello) {
         let hello = LinkHello {
             node: me.node,
             incarnation: me.incarnation,
             nonce: me.nonce,
             key_check: keys.check(),
         };
-        (Opener { me }, hello)
+        (Opener { me, offered }, hello)
     }
 
     /// Takes the challenge: send the proof, then wait for [`crate::peer::LinkReady`].
@@ -99,8 +102,11 @@ impl Opener {
             return Err(Refusal::ProofFailed);
         }
         let version = challenge.version;
-        if !(VERSION_MIN..=VERSION_MAX).contains(&version) {
-            return Err(Refusal::Version { version });
+        if !self.offered.contains(version) {
+            return Err(Refusal::Version {
+                version,
+                offered: self.offered,
+            });
         }
         refuse_oneself(&self.me, &peer)?;
         let proof = keys.prove(LinkSide::Opener, &self.me, &peer);
@@ -117,7 +123,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Takes the hello: send the challenge, then wait for the proof. `version` is what [`crate::preface::Preface::negotiate`]
+    /// Takes the hello: send the challenge, then wait for the proof. `version` is what [`Versions::common`]
     /// gave; `me.nonce` is random and never used again.
     ///
     /// # Errors
@@ -178,6 +184,7 @@ fn refuse_oneself(me: &LinkEnd, peer: &LinkEnd) -> Result<(), Refusal> {
 mod tests {
     use super::*;
     use crate::auth::Secret;
+    use crate::preface::VERSION_MIN;
 
     fn keys(secret: &str) -> ClusterKeys {
         ClusterKeys::new(&Secret::new(secret.as_bytes()).unwrap())
@@ -196,7 +203,7 @@ mod tests {
     #[test]
     fn both_ends_learn_who_the_other_is() {
         let keys = keys(SECRET);
-        let (opener, hello) = Opener::new(&keys, end(1, 1));
+        let (opener, hello) = Opener::new(&keys, end(1, 1), Versions::BUILD);
         let (acceptor, challenge) = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap();
         let (proof, acceptor_peer) = opener.challenge(&keys, &challenge).unwrap();
         let opener_peer = acceptor.proof(&keys, &proof).unwrap();
@@ -206,7 +213,7 @@ mod tests {
 
     #[test]
     fn different_secrets_are_named_at_the_hello() {
-        let (_, hello) = Opener::new(&keys(SECRET), end(1, 1));
+        let (_, hello) = Opener::new(&keys(SECRET), end(1, 1), Versions::BUILD);
         let refusal = Acceptor::hello(&keys("quite another secret"), end(2, 2), 1, &hello).unwrap_err();
         assert_eq!(refusal, Refusal::SecretsDiffer);
         assert_eq!(refusal.code(), ErrorCode::WrongSecret);
@@ -216,7 +223,7 @@ mod tests {
     #[test]
     fn an_acceptor_without_the_secret_gets_no_proof() {
         let keys = keys(SECRET);
-        let (opener, hello) = Opener::new(&keys, end(1, 1));
+        let (opener, hello) = Opener::new(&keys, end(1, 1), Versions::BUILD);
         let (_, mut challenge) = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap();
         challenge.proof[0] ^= 1;
         assert_eq!(opener.challenge(&keys, &challenge).unwrap_err(), Refusal::ProofFailed);
@@ -225,7 +232,7 @@ mod tests {
     #[test]
     fn an_opener_that_copies_the_key_check_still_fails_its_proof() {
         let keys = keys(SECRET);
-        let (_, hello) = Opener::new(&keys, end(1, 1));
+        let (_, hello) = Opener::new(&keys, end(1, 1), Versions::BUILD);
         let (acceptor, challenge) = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap();
         // Sending the acceptor its own proof back doesn't do either.
         let proof = LinkProof { proof: challenge.proof };
@@ -235,7 +242,7 @@ mod tests {
     #[test]
     fn a_proof_is_worth_nothing_on_another_link() {
         let keys = keys(SECRET);
-        let (opener, hello) = Opener::new(&keys, end(1, 1));
+        let (opener, hello) = Opener::new(&keys, end(1, 1), Versions::BUILD);
         let (_, challenge) = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap();
         let (proof, _) = opener.challenge(&keys, &challenge).unwrap();
         let (later, _) = Acceptor::hello(&keys, end(2, 3), 1, &hello).unwrap();
@@ -245,31 +252,36 @@ mod tests {
     #[test]
     fn a_changed_name_breaks_the_proof() {
         let keys = keys(SECRET);
-        let (opener, hello) = Opener::new(&keys, end(1, 1));
+        let (opener, hello) = Opener::new(&keys, end(1, 1), Versions::BUILD);
         let (_, mut challenge) = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap();
         challenge.node = NodeId(3);
         assert_eq!(opener.challenge(&keys, &challenge).unwrap_err(), Refusal::ProofFailed);
     }
 
     #[test]
-    fn a_version_that_this_build_does_not_speak_is_refused() {
+    fn a_version_that_was_not_offered_is_refused() {
         let keys = keys(SECRET);
-        let (opener, hello) = Opener::new(&keys, end(1, 1));
-        let version = VERSION_MAX + 1;
+        let offered = Versions::up_to(VERSION_MIN).unwrap();
+        let (opener, hello) = Opener::new(&keys, end(1, 1), offered);
+        let version = VERSION_MIN + 1;
         let (_, challenge) = Acceptor::hello(&keys, end(2, 2), version, &hello).unwrap();
-        assert_eq!(
-            opener.challenge(&keys, &challenge).unwrap_err(),
-            Refusal::Version { version }
+        let refusal = opener.challenge(&keys, &challenge).unwrap_err();
+        assert_eq!(refusal, Refusal::Version { version, offered });
+        assert_eq!(refusal.code(), ErrorCode::UnsupportedVersion);
+        assert!(
+            refusal
+                .to_string()
+                .ends_with("chose protocol version 2; this side speaks 1")
         );
     }
 
     #[test]
     fn a_node_refuses_itself_and_nobodies_may_meet() {
         let keys = keys(SECRET);
-        let (_, hello) = Opener::new(&keys, end(2, 1));
+        let (_, hello) = Opener::new(&keys, end(2, 1), Versions::BUILD);
         let refusal = Acceptor::hello(&keys, end(2, 2), 1, &hello).unwrap_err();
         assert_eq!(refusal, Refusal::SameNode { node: NodeId(2) });
-        let (_, hello) = Opener::new(&keys, end(0, 1));
+        let (_, hello) = Opener::new(&keys, end(0, 1), Versions::BUILD);
         assert!(Acceptor::hello(&keys, end(0, 2), 1, &hello).is_ok());
     }
 }

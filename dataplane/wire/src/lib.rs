@@ -15,6 +15,8 @@ pub mod handshake;
 pub mod id;
 pub mod keyed;
 pub mod map;
+#[cfg(feature = "next-version")]
+pub mod next;
 pub mod peer;
 #[cfg(feature = "planted")]
 pub mod planted;

@@ -289,6 +289,12 @@ impl Map {
         encoding::encode(self)
     }
 
+    /// All of the SHA-256 of its encoding.
+    #[cfg(feature = "next-version")]
+    pub fn whole(&self) -> [u8; 32] {
+        encoding::whole(&self.encode())
+    }
+
     /// Reads a map, and checks all of it: that it is the expected one, its digest, its form, its sizes, every reference.
     ///
     /// # Errors

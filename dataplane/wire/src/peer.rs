@@ -3,6 +3,8 @@
 //! Links are multiplexed: one carries the messages of all devices of both nodes. Every frame names the device it concerns by its
 //! key, so that the receiver finds the shard that owns it.
 
+#[cfg(feature = "next-version")]
+use crate::codec::Text;
 use crate::codec::{DecodeError, Field, Reader, Tail};
 use crate::common::{Failure, Ping, Pong};
 use crate::device::PAYLOAD_BYTES_MAX;
@@ -252,4 +254,11 @@ frames! {
         }
     }
     shared { 0x10 Ping, 0x11 Pong, 0x1e Failure['a] }
+    next {
+        /// What runs at the sender: its first word on a link that is ready.
+        0x70 Build['a] {
+            /// For people.
+            label: Text<'a>,
+        }
+    }
 }

@@ -8,25 +8,25 @@ use std::cell::Cell;
 
 /// Declares the defects: a name for code, one for the command line, and what is wrong.
 macro_rules! bugs {
-    ($( $bug:ident => $name:literal, $what:literal; )*) => {
+    ($( $(#[$meta:meta])* $bug:ident => $name:literal, $what:literal; )*) => {
         /// A defect.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Bug {
-            $( #[doc = $what] $bug, )*
+            $( #[doc = $what] $(#[$meta])* $bug, )*
         }
 
         impl Bug {
             /// All of them.
-            pub const ALL: &'static [Bug] = &[ $( Bug::$bug, )* ];
+            pub const ALL: &'static [Bug] = &[ $( $(#[$meta])* Bug::$bug, )* ];
 
             /// Its name on the command line.
             pub fn name(self) -> &'static str {
-                match self { $( Bug::$bug => $name, )* }
+                match self { $( $(#[$meta])* Bug::$bug => $name, )* }
             }
 
             /// What is wrong, for people.
             pub fn what(self) -> &'static str {
-                match self { $( Bug::$bug => $what, )* }
+                match self { $( $(#[$meta])* Bug::$bug => $what, )* }
             }
         }
     };
@@ -87,6 +87,13 @@ bugs! {
     ShowUnordered => "show-unordered", "messages are shown as they come";
     NoResend => "no-resend", "what is unresolved is not sent again over a new connection";
     NoPing => "no-ping", "an idle device does not ping its server";
+    // Versions of the protocol; needs one that differs.
+    #[cfg(feature = "next-version")]
+    NewFrameToOld => "new-frame-to-old", "a frame of the next version is sent to a node that speaks the one before";
+    #[cfg(feature = "next-version")]
+    MapFormUnasked => "map-form-unasked", "control announces maps in the next version's form, whatever was agreed on";
+    #[cfg(feature = "next-version")]
+    HighestOffered => "highest-offered", "a node that accepts a link speaks the highest version that it was offered, not one that it has";
 }
 
 thread_local! {

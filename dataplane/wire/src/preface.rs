@@ -1,9 +1,84 @@
 //! The first eight bytes of every connection, sent by who opened it: what it speaks, and in which versions.
+//!
+//! The opener names the versions that it speaks, the other side chooses the highest that both do, and names it in its first answer.
+//! Which versions a process speaks is an argument ([`Versions`]), so that two that speak different ones can meet in one test.
+
+use std::fmt;
 
 /// The lowest protocol version that this build speaks.
 pub const VERSION_MIN: u8 = 1;
-/// The highest protocol version that this build speaks.
-pub const VERSION_MAX: u8 = 1;
+/// The highest protocol version that this build speaks. With the feature `next-version` it is one that no release speaks, by which
+/// the meeting of two versions is tested.
+pub const VERSION_MAX: u8 = if cfg!(feature = "next-version") { 2 } else { 1 };
+
+/// The protocol versions that one side speaks: all from the lowest to the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    min: u8,
+    max: u8,
+}
+
+impl Versions {
+    /// All that this build speaks.
+    pub const BUILD: Versions = Versions {
+        min: VERSION_MIN,
+        max: VERSION_MAX,
+    };
+
+    /// Those that this build speaks, up to `max`; `None` if that leaves none, or is more than it speaks.
+    pub fn up_to(max: u8) -> Option<Versions> {
+        let versions = Versions { min: VERSION_MIN, max };
+        (VERSION_MIN..=VERSION_MAX).contains(&max).then_some(versions)
+    }
+
+    /// The highest.
+    pub fn max(self) -> u8 {
+        self.max
+    }
+
+    /// Whether `version` is among them.
+    pub fn contains(self, version: u8) -> bool {
+        (self.min..=self.max).contains(&version)
+    }
+
+    /// The highest version that both sides speak.
+    ///
+    /// # Errors
+    /// If there is none: both ranges, for both ends' logs.
+    pub fn common(self, theirs: Versions) -> Result<u8, NoCommonVersion> {
+        let version = self.max.min(theirs.max);
+        if version >= self.min.max(theirs.min) {
+            Ok(version)
+        } else {
+            Err(NoCommonVersion { ours: self, theirs })
+        }
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Versions {
+        Versions::BUILD
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.min, self.max) {
+            (min, max) if min == max => write!(f, "{min}"),
+            (min, max) => write!(f, "{min} to {max}"),
+        }
+    }
+}
+
+/// Two sides that can't talk. Who finds out sends it to the other, so that both can log the same line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no common protocol version: this side speaks {ours}, the other offers {theirs}; upgrade the older one first")]
+pub struct NoCommonVersion {
+    /// Of who finds out.
+    pub ours: Versions,
+    /// Of who opened the connection.
+    pub theirs: Versions,
+}
 
 /// The preface's length, in bytes.
 pub const PREFACE_BYTES: usize = 8;
@@ -26,10 +101,8 @@ pub enum Side {
 pub struct Preface {
     /// The protocol.
     pub side: Side,
-    /// The lowest version that the opener speaks; at least 1.
-    pub version_min: u8,
-    /// The highest version that the opener speaks; not below the lowest.
-    pub version_max: u8,
+    /// What the opener speaks; at least version 1.
+    pub versions: Versions,
 }
 
 /// Why the first bytes are not a preface.
@@ -44,13 +117,14 @@ pub enum PrefaceError {
 }
 
 impl Preface {
-    /// This build's preface for `side`.
+    /// For `side`, by who speaks all that this build does.
     pub fn new(side: Side) -> Preface {
-        Preface {
-            side,
-            version_min: VERSION_MIN,
-            version_max: VERSION_MAX,
-        }
+        Preface::offering(side, Versions::BUILD)
+    }
+
+    /// For `side`, by who speaks `versions`.
+    pub fn offering(side: Side, versions: Versions) -> Preface {
+        Preface { side, versions }
     }
 
     /// Magic, side, lowest and highest version, a zero.
@@ -61,7 +135,7 @@ impl Preface {
             Side::Peer => 2,
             Side::Control => 3,
         };
-        [a, b, c, d, side, self.version_min, self.version_max, 0]
+        [a, b, c, d, side, self.versions.min, self.versions.max, 0]
     }
 
     /// Reads a preface.
@@ -69,7 +143,7 @@ impl Preface {
     /// # Errors
     /// If the bytes are not one.
     pub fn decode(bytes: [u8; PREFACE_BYTES]) -> Result<Preface, PrefaceError> {
-        let [magic @ .., side, version_min, version_max, zero] = bytes;
+        let [magic @ .., side, min, max, zero] = bytes;
         if magic != MAGIC {
             return Err(PrefaceError::Magic);
         }
@@ -79,20 +153,11 @@ impl Preface {
             3 => Side::Control,
             _ => return Err(PrefaceError::Malformed),
         };
-        if zero != 0 || version_min == 0 || version_min > version_max {
+        if zero != 0 || min == 0 || min > max {
             return Err(PrefaceError::Malformed);
         }
-        Ok(Preface {
-            side,
-            version_min,
-            version_max,
-        })
-    }
-
-    /// The highest version that both the opener and this build speak, if there is one.
-    pub fn negotiate(self) -> Option<u8> {
-        let version = self.version_max.min(VERSION_MAX);
-        (version >= self.version_min.max(VERSION_MIN)).then_some(version)
+        let versions = Versions { min, max };
+        Ok(Preface { side, versions })
     }
 }
 

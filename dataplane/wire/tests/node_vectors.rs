@@ -15,6 +15,7 @@ use trunkline_wire::peer::{
     MapVersion, Outdated, PeerFrame, Register, Registered, Relay, Reply, SyncBegin, SyncEnd, Synced, Unregister,
     WhereIs,
 };
+use trunkline_wire::preface::VERSION_MIN;
 use trunkline_wire::report::{Answer, Outcome, RetryReason, Trail, Way};
 
 const LINEAGE: u64 = 0x1122_3344_5566_7788;
@@ -53,7 +54,7 @@ where
     let (header, body) = known.split_first_chunk::<HEADER_BYTES>().unwrap();
     let header = Header::decode(*header);
     assert_eq!(header.length as usize, body.len());
-    assert_eq!(T::decode(header.ty, body), Ok(Some(wrap(frame))));
+    assert_eq!(T::decode(VERSION_MIN, header.ty, body), Ok(Some(wrap(frame))));
 }
 
 #[test]
@@ -271,6 +272,8 @@ fn a_membership() {
         http_address: None,
         map: map(),
         regions: Names::new(["north", "south"], space).unwrap(),
+        #[cfg(feature = "next-version")]
+        build: trunkline_wire::codec::Newer::new(VERSION_MIN, Text::clipped("no byte of this")),
     };
     check(
         join,
@@ -295,6 +298,8 @@ fn a_map_on_its_way() {
         map: map(),
         base: MapId::default(),
         bytes: 88,
+        #[cfg(feature = "next-version")]
+        whole: trunkline_wire::codec::Newer::new(VERSION_MIN, [0; 32]),
     };
     check(
         begin,

@@ -8,11 +8,11 @@ use trunkline_wire::device::*;
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES};
 use trunkline_wire::id::{Epoch, IdError, IdRef, Instance, NodeId};
 use trunkline_wire::peer::{PeerFrame, Target};
-use trunkline_wire::preface::{Preface, PrefaceError, Side, VERSION_MAX, check_prefix};
+use trunkline_wire::preface::{Preface, PrefaceError, Side, VERSION_MAX, VERSION_MIN, Versions, check_prefix};
 use trunkline_wire::report::{HOPS_MAX, Number, Outcome, TTL_MS_MAX, Trail, TtlMs};
 
 fn client(ty: u8, body: &[u8]) -> Result<Option<ClientFrame<'_>>, DecodeError> {
-    ClientFrame::decode(ty, body)
+    ClientFrame::decode(VERSION_MAX, ty, body)
 }
 
 fn take<'a, F: Field<'a>>(bytes: &'a [u8]) -> Result<F, DecodeError> {
@@ -56,14 +56,24 @@ fn a_malformed_preface_is_refused() {
 
 #[test]
 fn versions_are_negotiated_down_or_not_at_all() {
-    let offer = |version_min, version_max| Preface {
-        side: Side::Device,
-        version_min,
-        version_max,
+    let offered = |min, max| {
+        let preface = Preface::decode([b'T', b'R', b'K', b'L', 1, min, max, 0]).unwrap();
+        assert_eq!(preface.side, Side::Device);
+        preface.versions
     };
-    assert_eq!(offer(1, VERSION_MAX).negotiate(), Some(VERSION_MAX));
-    assert_eq!(offer(1, 255).negotiate(), Some(VERSION_MAX));
-    assert_eq!(offer(VERSION_MAX + 1, 255).negotiate(), None);
+    assert_eq!(Versions::BUILD.common(offered(1, VERSION_MAX)), Ok(VERSION_MAX));
+    assert_eq!(Versions::BUILD.common(offered(1, 255)), Ok(VERSION_MAX));
+    for max in VERSION_MIN..=VERSION_MAX {
+        let older = Versions::up_to(max).unwrap();
+        assert_eq!(
+            (older.common(Versions::BUILD), Versions::BUILD.common(older)),
+            (Ok(max), Ok(max))
+        );
+    }
+    assert_eq!((Versions::up_to(0), Versions::up_to(VERSION_MAX + 1)), (None, None));
+    let refusal = Versions::up_to(1).unwrap().common(offered(3, 5)).unwrap_err();
+    let line = "no common protocol version: this side speaks 1, the other offers 3 to 5; upgrade the older one first";
+    assert_eq!(refusal.to_string(), line);
 }
 
 #[test]
@@ -93,7 +103,10 @@ fn bytes_after_the_last_field_are_refused() {
     body.extend_from_slice(b"xy");
     assert_eq!(client(0x01, &body), Err(DecodeError::Trailing(2)));
     assert_eq!(client(0x10, &[0; 9]), Err(DecodeError::Trailing(1)));
-    assert_eq!(PeerFrame::decode(0x05, &[1]), Err(DecodeError::Trailing(1)));
+    assert_eq!(
+        PeerFrame::decode(VERSION_MAX, 0x05, &[1]),
+        Err(DecodeError::Trailing(1))
+    );
 }
 
 #[test]
@@ -211,8 +224,8 @@ fn what_ends_a_frame_has_a_limit_of_its_own() {
     assert!(body.len() <= DEVICE_BODY_BYTES_MAX);
     assert_eq!(client(0x02, &body), Err(DecodeError::TooLong("payload")));
     let admin = vec![0; CONTROL_BODY_BYTES_MAX];
-    assert!(NodeFrame::decode(0x56, &admin[..4 + ADMIN_JSON_BYTES_MAX]).is_ok());
-    assert!(NodeFrame::decode(0x56, &[&admin[..], &[0]].concat()).is_err());
+    assert!(NodeFrame::decode(VERSION_MAX, 0x56, &admin[..4 + ADMIN_JSON_BYTES_MAX]).is_ok());
+    assert!(NodeFrame::decode(VERSION_MAX, 0x56, &[&admin[..], &[0]].concat()).is_err());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use trunkline_wire::device::{ClientFrame, Credentials, ErrorCode, GoAwayReason, 
 use trunkline_wire::frame::{Decode, HEADER_BYTES, Header, is_ignorable};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
 use trunkline_wire::peer::{PeerFrame, Target};
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, check_prefix};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, VERSION_MAX, check_prefix};
 use trunkline_wire::report::{Answer, Number, Outcome, Trail, TtlMs, Way};
 
 /// One frame that fills `bytes`, whichever side's.
@@ -23,7 +23,7 @@ fn decode<'a, F: Decode<'a>>(bytes: &'a [u8]) -> Option<F> {
     let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>()?;
     let header = Header::decode(*header);
     assert_eq!(header.length as usize, body.len());
-    F::decode(header.ty, body).unwrap()
+    F::decode(VERSION_MAX, header.ty, body).unwrap()
 }
 
 /// Whatever a field makes of bytes, it writes back just those.
@@ -73,7 +73,7 @@ frames! {
 }
 
 fn check_frame<'a, F: Decode<'a>>(ty: u8, body: &'a [u8], encode: impl Fn(&F, &mut Vec<u8>)) {
-    match F::decode(ty, body) {
+    match F::decode(VERSION_MAX, ty, body) {
         Ok(Some(frame)) => {
             let mut bytes = Vec::new();
             encode(&frame, &mut bytes);

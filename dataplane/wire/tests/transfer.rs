@@ -22,6 +22,11 @@ fn large(version: u64) -> Map {
     Map::build(LINEAGE, version, contents).unwrap()
 }
 
+fn announce(map: MapId, bytes: u32) -> MapBegin {
+    let (begin, _) = parts(map, NONE, &[]);
+    MapBegin { bytes, ..begin }
+}
+
 fn transfer(map: MapId, base: MapId, bytes: &[u8]) -> Transfer {
     let (begin, parts) = parts(map, base, bytes);
     let mut assembler = Assembler::begin(begin).unwrap();
@@ -54,7 +59,7 @@ fn a_delta_in_parts_makes_the_next_map() {
 
 #[test]
 fn a_blank_an_oversized_and_a_version_0_map_are_refused_when_announced() {
-    let begin = |bytes, map| Assembler::begin(MapBegin { map, base: NONE, bytes }).map(|_| ());
+    let begin = |bytes, map| Assembler::begin(announce(map, bytes)).map(|_| ());
     let id = small_map(1).id();
     assert_eq!(begin(100, id), Ok(()));
     assert_eq!(begin(0, id), Err(MapError::Blank));
@@ -69,11 +74,7 @@ fn a_blank_an_oversized_and_a_version_0_map_are_refused_when_announced() {
 
 #[test]
 fn parts_are_neither_empty_nor_more_than_was_announced() {
-    let begin = MapBegin {
-        map: small_map(1).id(),
-        base: NONE,
-        bytes: 100,
-    };
+    let begin = announce(small_map(1).id(), 100);
     let part = |assembler: &mut Assembler, bytes: &[u8]| assembler.part(MapPart { bytes: Tail(bytes) });
     let mut assembler = Assembler::begin(begin).unwrap();
     assert_eq!(part(&mut assembler, &[]), Err(MapError::Part { part: 0, max: 100 }));
@@ -89,11 +90,7 @@ fn parts_are_neither_empty_nor_more_than_was_announced() {
 
 #[test]
 fn a_part_is_at_most_64_kib() {
-    let begin = MapBegin {
-        map: small_map(1).id(),
-        base: NONE,
-        bytes: 1 << 20,
-    };
+    let begin = announce(small_map(1).id(), 1 << 20);
     let long = vec![0; MAP_PART_BYTES_MAX + 1];
     let refused = Assembler::begin(begin).unwrap().part(MapPart { bytes: Tail(&long) });
     assert!(matches!(refused, Err(MapError::Part { .. })));
@@ -148,4 +145,24 @@ fn the_empty_map_is_replaced_by_a_snapshot_of_any() {
     assert_eq!(refusal, Refusal::WrongBase { have: 0, base: 2 });
     assert!(refusal.wants_snapshot());
     assert!(!accept(&map, NONE, NONE).unwrap_err().wants_snapshot());
+}
+
+#[cfg(feature = "next-version")]
+#[test]
+fn the_next_version_s_whole_hash_has_to_be_the_map_s() {
+    let map = small_map(1);
+    let bytes = map.encode();
+    let arrived = |whole| Transfer {
+        whole: Some(whole),
+        ..transfer(map.id(), NONE, &bytes)
+    };
+    assert_eq!(
+        arrived(map.whole()).finish(&Map::empty(), Plan::Snapshot).as_ref(),
+        Ok(&map)
+    );
+    let other = small_map(2).whole();
+    assert_eq!(
+        arrived(other).finish(&Map::empty(), Plan::Snapshot),
+        Err(MapError::Digest)
+    );
 }

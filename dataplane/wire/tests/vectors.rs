@@ -12,7 +12,7 @@ use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
 use trunkline_wire::map::{Contents, MAP_BYTES_MAX, Map, NODES_MAX, Node, OVERRIDES_MAX, Region, Roles};
 use trunkline_wire::peer::{Forward, PEER_BODY_BYTES_MAX, PeerFrame, Target};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MAX, VERSION_MIN, Versions};
 use trunkline_wire::report::{Number, Outcome, TTL_MS_MAX, Trail, TtlMs, Way};
 
 const INSTANCE: Instance = Instance(0x1122_3344_5566_7788);
@@ -45,7 +45,7 @@ where
     let (header, body) = known.split_first_chunk::<HEADER_BYTES>().unwrap();
     let header = Header::decode(*header);
     assert_eq!(header.length as usize, body.len());
-    assert_eq!(T::decode(header.ty, body), Ok(Some(wrap(frame))));
+    assert_eq!(T::decode(VERSION_MAX, header.ty, body), Ok(Some(wrap(frame))));
 }
 
 fn id(text: &str) -> IdRef<'_> {
@@ -61,9 +61,10 @@ fn first() -> Number {
 
 #[test]
 fn a_preface() {
-    assert_eq!(hex(&Preface::new(Side::Device).encode()), "54524b4c01010100");
-    assert_eq!(hex(&Preface::new(Side::Peer).encode()), "54524b4c02010100");
-    assert_eq!(hex(&Preface::new(Side::Control).encode()), "54524b4c03010100");
+    let of = |side| hex(&Preface::offering(side, Versions::up_to(VERSION_MIN).unwrap()).encode());
+    assert_eq!(of(Side::Device), "54524b4c01010100");
+    assert_eq!(of(Side::Peer), "54524b4c02010100");
+    assert_eq!(of(Side::Control), "54524b4c03010100");
 }
 
 #[test]
@@ -382,4 +383,87 @@ fn the_document_shows_the_keys_the_proofs_the_token_and_the_map() {
     let one = map(1, |_| {});
     let shown = [hex(&one.encode()), "digest".into(), hex(&one.id().digest)].concat();
     assert!(is_documented(&shown));
+}
+
+#[cfg(feature = "next-version")]
+mod next_version {
+    use trunkline_wire::codec::{DecodeError, Newer};
+    use trunkline_wire::control::{Join, MapBegin, MapId, Names};
+    use trunkline_wire::peer::Build;
+
+    use super::*;
+
+    #[test]
+    fn its_frame_is_unknown_where_the_older_version_is_spoken() {
+        let build = Build {
+            label: Text::clipped("two"),
+        };
+        let known = unhex("040000700374776f");
+        assert_eq!(build.to_vec(), known);
+        let body = &known[HEADER_BYTES..];
+        assert_eq!(
+            PeerFrame::decode(VERSION_MAX, 0x70, body),
+            Ok(Some(PeerFrame::Build(build)))
+        );
+        let refused = Err(DecodeError::UnknownType(0x70));
+        assert_eq!(PeerFrame::decode(VERSION_MIN, 0x70, body), refused);
+    }
+
+    #[test]
+    fn its_fields_follow_the_others_and_an_older_version_has_no_byte_of_them() {
+        let id = MapId {
+            lineage: 1,
+            version: 2,
+            digest: [3; 16],
+        };
+        let begin = |version| MapBegin {
+            map: id,
+            base: MapId::default(),
+            bytes: 9,
+            whole: Newer::new(version, [0xaa; 32]),
+        };
+        let mut space = Vec::new();
+        let join = |version, regions| Join {
+            name: Text::clipped("n"),
+            roles: Roles {
+                messaging: true,
+                ..Roles::default()
+            },
+            device_address: None,
+            peer_address: None,
+            http_address: None,
+            map: MapId::default(),
+            regions,
+            build: Newer::new(version, Text::clipped("two")),
+        };
+        let regions = Names::new([], &mut space).unwrap();
+        let (join_old, join_new) = (join(VERSION_MIN, regions), join(VERSION_MAX, regions));
+        let joins = (join_old.to_vec(), join_new.to_vec());
+        let begins = (begin(VERSION_MIN).to_vec(), begin(VERSION_MAX).to_vec());
+        for ((old, new), more) in [(&joins, unhex("0374776f")), (&begins, vec![0xaa; 32])]
+            .map(|((old, new), more)| ((&old[HEADER_BYTES..], &new[HEADER_BYTES..]), more))
+        {
+            assert_eq!(new, [old, &more].concat());
+        }
+        let (old, new) = (&joins.0[HEADER_BYTES..], &joins.1[HEADER_BYTES..]);
+        assert_eq!(
+            NodeFrame::decode(VERSION_MAX, 0x50, new),
+            Ok(Some(NodeFrame::Join(join_new)))
+        );
+        assert_eq!(
+            NodeFrame::decode(VERSION_MIN, 0x50, old),
+            Ok(Some(NodeFrame::Join(join_old)))
+        );
+        assert_eq!(NodeFrame::decode(VERSION_MIN, 0x50, new), Err(DecodeError::Trailing(4)));
+        assert_eq!(NodeFrame::decode(VERSION_MAX, 0x50, old), Err(DecodeError::Truncated));
+        let (old, new) = (&begins.0[HEADER_BYTES..], &begins.1[HEADER_BYTES..]);
+        assert_eq!(
+            ControlFrame::decode(VERSION_MIN, 0x62, new),
+            Err(DecodeError::Trailing(32))
+        );
+        assert_eq!(
+            ControlFrame::decode(VERSION_MAX, 0x62, old),
+            Err(DecodeError::Truncated)
+        );
+    }
 }

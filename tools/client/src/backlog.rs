@@ -122,6 +122,7 @@ mod tests {
         Event::Welcomed(Welcomed {
             epoch: Epoch::NONE,
             node: NodeId(1),
+            version: 1,
             server: ([127, 0, 0, 1], 1).into(),
         })
     }

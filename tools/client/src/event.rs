@@ -58,6 +58,8 @@ pub struct Welcomed {
     pub epoch: Epoch,
     /// The server's node.
     pub node: NodeId,
+    /// The protocol version that both sides speak.
+    pub version: u8,
     /// The server's address.
     pub server: SocketAddr,
 }
@@ -169,9 +171,7 @@ impl fmt::Display for StopReason {
                 "superseded by the session {epoch}, twice within a minute: another program uses the same device id"
             ),
             StopReason::Unauthorized(text) => write!(f, "not let in: {text}; check the device's token"),
-            StopReason::UnsupportedVersion(text) => {
-                write!(f, "no common protocol version: {text}; upgrade the older side")
-            }
+            StopReason::UnsupportedVersion(text) => f.write_str(text),
         }
     }
 }

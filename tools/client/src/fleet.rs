@@ -303,7 +303,7 @@ impl<D: Driver> Fleet<D> {
         loop {
             let step = match frames.next(|_| session.body_bytes_max()) {
                 Ok(None) => ControlFlow::Break(None),
-                Ok(Some(frame)) => match ServerFrame::decode(frame.ty, frame.body) {
+                Ok(Some(frame)) => match ServerFrame::decode(session.version(), frame.ty, frame.body) {
                     Ok(Some(frame)) => {
                         session.handle(now, Input::Frame(frame), outbox);
                         ControlFlow::Continue(())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use trunkline_core::resequencer::Bounds;
 use trunkline_wire::device::{PingIntervalMs, Purpose};
 use trunkline_wire::id::{DeviceId, Instance};
+use trunkline_wire::preface::Versions;
 
 use crate::outgoing::OutgoingBounds;
 
@@ -29,6 +30,8 @@ pub struct DeviceOptions {
     pub outgoing: OutgoingBounds,
     /// How much may wait for its elders.
     pub incoming: Bounds,
+    /// The protocol versions that it speaks: all of this library's, but in tests in which two versions meet.
+    pub versions: Versions,
 }
 
 impl DeviceOptions {
@@ -43,6 +46,7 @@ impl DeviceOptions {
             ping_interval: PingIntervalMs::default(),
             outgoing: OutgoingBounds::default(),
             incoming: Bounds::default(),
+            versions: Versions::BUILD,
         }
     }
 }

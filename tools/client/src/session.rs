@@ -33,7 +33,7 @@ use trunkline_wire::device::{
 };
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceId, Epoch, IdRef};
-use trunkline_wire::preface::{Preface, Side, VERSION_MAX, VERSION_MIN};
+use trunkline_wire::preface::{Preface, Side, VERSION_MIN};
 use trunkline_wire::report::{Outcome, TtlMs, Way};
 use trunkline_wire::time::Instant;
 
@@ -96,6 +96,8 @@ struct Open {
     pong_until: Option<Instant>,
     ping_interval: Duration,
     unresolved_max: usize,
+    /// The protocol version that both sides speak.
+    version: u8,
 }
 
 /// A message on its way through the resequencer.
@@ -335,6 +337,16 @@ impl Session {
         }
     }
 
+    /// The protocol version that the connection speaks; the lowest until the welcome names it.
+    pub(crate) fn version(&self) -> u8 {
+        match &self.state {
+            State::Open(open) => open.version,
+            State::Waiting { .. } | State::Connecting { .. } | State::AwaitWelcome { .. } | State::Stopped => {
+                VERSION_MIN
+            }
+        }
+    }
+
     fn ping(&mut self, now: Instant, out: &mut Outbox) {
         let State::Open(open) = &mut self.state else {
             return;
@@ -350,7 +362,8 @@ impl Session {
         self.state = State::AwaitWelcome {
             until: now + WELCOME_TIMEOUT,
         };
-        out.write.extend_from_slice(&Preface::new(Side::Device).encode());
+        out.write
+            .extend_from_slice(&Preface::offering(Side::Device, self.options.versions).encode());
         let hello = Hello {
             device: self.options.device.borrow(),
             instance: self.options.instance,
@@ -406,8 +419,12 @@ impl Session {
     }
 
     fn open(&mut self, now: Instant, welcome: Welcome, out: &mut Outbox) {
-        if !(VERSION_MIN..=VERSION_MAX).contains(&welcome.version) {
-            let text = format!("the server chose version {}", welcome.version);
+        let offered = self.options.versions;
+        if !offered.contains(welcome.version) {
+            let text = format!(
+                "the server chose protocol version {}; this side speaks {offered}",
+                welcome.version
+            );
             return self.stop(now, StopReason::UnsupportedVersion(text), out);
         }
         self.counts.welcomed += 1;
@@ -422,10 +439,12 @@ impl Session {
             pong_until: None,
             ping_interval: own.min(allowed).max(PING_INTERVAL_MIN),
             unresolved_max: welcome.unresolved_max as usize,
+            version: welcome.version,
         });
         out.events.push(Event::Welcomed(Welcomed {
             epoch: welcome.epoch,
             node: welcome.node,
+            version: welcome.version,
             server: self.server(),
         }));
     }

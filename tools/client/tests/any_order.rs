@@ -14,7 +14,7 @@ use trunkline_wire::device::{
     ClientFrame, Deliver, GoAway, GoAwayReason, Ping, Report, ServerFrame, Superseded, Welcome,
 };
 use trunkline_wire::frame::{Decode, HEADER_BYTES, Header};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MAX};
 use trunkline_wire::report::Number;
 use trunkline_wire::time::Instant;
 
@@ -257,7 +257,10 @@ impl Run {
             let Header { ty, length } = Header::decode(*header);
             let (frame, rest) = bytes.split_at(HEADER_BYTES + length as usize);
             bytes = rest;
-            match ClientFrame::decode(ty, &frame[HEADER_BYTES..]).unwrap().unwrap() {
+            match ClientFrame::decode(VERSION_MAX, ty, &frame[HEADER_BYTES..])
+                .unwrap()
+                .unwrap()
+            {
                 ClientFrame::Intend(_) => unreachable!("no user of this test says whom it is about to write to"),
                 ClientFrame::Hello(hello) => assert_eq!(hello.presented, self.presented, "the highest ever told"),
                 ClientFrame::Send(send) => {

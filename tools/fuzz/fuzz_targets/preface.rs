@@ -2,16 +2,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, VERSION_MAX, VERSION_MIN, check_prefix};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, VERSION_MAX, VERSION_MIN, Versions, check_prefix};
 
 fuzz_target!(|bytes: [u8; PREFACE_BYTES]| {
     if let Ok(preface) = Preface::decode(bytes) {
         assert_eq!(preface.encode(), bytes);
         assert!((0..=PREFACE_BYTES).all(|end| check_prefix(&bytes[..end]).is_ok()));
-        assert!(
-            preface
-                .negotiate()
-                .is_none_or(|version| (VERSION_MIN..=VERSION_MAX).contains(&version))
-        );
+        if let Ok(version) = Versions::BUILD.common(preface.versions) {
+            assert!((VERSION_MIN..=VERSION_MAX).contains(&version) && preface.versions.contains(version));
+        }
     }
 });

@@ -21,6 +21,8 @@ impl Run {
     pub(crate) fn calm(&mut self, settled: Instant) -> Checked {
         // What was sent before ends before; what is sent from here on has nothing in its way.
         self.cluster.run_for(SILENCE)?;
+        #[cfg(feature = "next-version")]
+        self.cluster.check_versions(crate::versions::When::AtRest)?;
         let before = self.cluster.sums();
         let losses = self.cluster.ledger().totals().losses;
         let from = self.cluster.now();

@@ -17,6 +17,8 @@ use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World, WorldOptions};
 use trunkline_wire::auth::{ClusterKeys, Secret};
 use trunkline_wire::control::Roles;
 use trunkline_wire::id::NodeId;
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use crate::devices::{Device, Phone};
@@ -25,6 +27,7 @@ use crate::ledger::Ledger;
 use crate::node::{NodeHost, NodeNo, NodeSpec, Site};
 use crate::promise::{Checked, Promise};
 use crate::strangers::Strangers;
+use crate::versions::{Course, Mix, Who};
 use crate::watch::Watch;
 
 /// How many of what a cluster has.
@@ -46,6 +49,8 @@ pub struct Spec {
     pub devices_a_host: u32,
     /// The network.
     pub network: WorldOptions,
+    /// Who speaks which version of the protocol.
+    pub course: Course,
 }
 
 impl Default for Spec {
@@ -60,6 +65,7 @@ impl Default for Spec {
             devices: 0,
             devices_a_host: 1,
             network: WorldOptions::default(),
+            course: Course::Drawn,
         }
     }
 }
@@ -81,6 +87,9 @@ pub struct Cluster {
     pub(crate) spec: Spec,
     pub(crate) nodes: Vec<NodeHost>,
     control: Option<Server<SimDriver, MemoryStore>>,
+    #[cfg(feature = "next-version")]
+    pub(crate) control_versions: Versions,
+    pub(crate) mix: Mix,
     pub(crate) store: MemoryStore,
     pub(crate) phones: Vec<Phone>,
     pub(crate) devices: Vec<Device>,
@@ -124,6 +133,9 @@ impl Cluster {
                 .map(|(index, spec)| NodeHost::new(spec, node_address(index)))
                 .collect(),
             control: None,
+            #[cfg(feature = "next-version")]
+            control_versions: Versions::BUILD,
+            mix: Mix::new(seed, spec.course),
             store: MemoryStore::new(),
             phones: Vec::new(),
             devices: Vec::new(),
@@ -254,7 +266,14 @@ impl Cluster {
     /// Starts the control plane, from its store.
     pub fn start_control(&mut self) {
         let mut random = Rng::with_seed(self.rng.u64(..));
+        let versions = self.mix.draw(Who::Control);
+        #[cfg(feature = "next-version")]
+        {
+            self.control_versions = versions;
+            self.note(format!("control speaks protocol {versions}"));
+        }
         let config = Config {
+            versions,
             initial_regions: (0..self.spec.regions)
                 .map(|region| InitialRegion {
                     name: region_name(region),
@@ -315,7 +334,10 @@ impl Cluster {
     /// Starts a node, from its disk.
     pub fn start_node(&mut self, node: NodeNo) {
         let seed = self.rng.u64(..);
-        self.nodes[node.0].start(&self.site, seed);
+        let versions = self.mix.draw(Who::Node(node));
+        #[cfg(feature = "next-version")]
+        self.note(format!("{} speaks protocol {versions}", self.nodes[node.0].spec.name));
+        self.nodes[node.0].start(&self.site, seed, versions);
         self.adopt_node(node);
     }
 

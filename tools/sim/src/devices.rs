@@ -8,6 +8,8 @@ use trunkline_client::{
 };
 use trunkline_net::sim::{SimDriver, SimOptions};
 use trunkline_wire::id::DeviceKey;
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use crate::cluster::Cluster;
@@ -15,6 +17,7 @@ use crate::journal::{DeviceNo, MessageNo};
 use crate::ledger::id_of;
 use crate::node::NodeNo;
 use crate::promise::{Checked, Promise};
+use crate::versions::Who;
 
 /// A host with a fleet of devices.
 pub(crate) struct Phone {
@@ -33,6 +36,8 @@ pub(crate) struct Device {
     pub(crate) phone: usize,
     index: Option<DeviceIndex>,
     pub(crate) purpose: Purpose,
+    #[cfg(feature = "next-version")]
+    pub(crate) versions: Versions,
 }
 
 /// How a device's program is started.
@@ -88,6 +93,8 @@ impl Cluster {
                 phone: (device / a_host) as usize,
                 index: None,
                 purpose: Purpose::Full,
+                #[cfg(feature = "next-version")]
+                versions: Versions::BUILD,
             });
         }
     }
@@ -145,7 +152,12 @@ impl Cluster {
         let mut options = DeviceOptions::new(servers, id_of(device), instance);
         options.purpose = start.purpose;
         options.ping_interval = PingIntervalMs::new(start.ping_ms).expect("a scenario's ping interval is allowed");
+        options.versions = self.mix.draw(Who::Device(device));
         let known = &mut self.devices[device.0 as usize];
+        #[cfg(feature = "next-version")]
+        {
+            known.versions = options.versions;
+        }
         assert!(known.index.is_none(), "{device} runs");
         known.purpose = start.purpose;
         let phone = &mut self.phones[known.phone];
@@ -196,6 +208,8 @@ impl Cluster {
     pub(crate) fn phone_turn(&mut self, phone: usize) -> Checked {
         let now = self.now();
         let (mut suspects, mut welcomed_now) = (Vec::new(), Vec::new());
+        #[cfg(feature = "next-version")]
+        let mut welcomes = Vec::new();
         let Phone { fleet, running, .. } = &mut self.phones[phone];
         fleet.turn(Some(now)).expect("a simulated driver doesn't fail");
         while let Some((index, event)) = fleet.next_event() {
@@ -205,6 +219,8 @@ impl Cluster {
                 Event::Welcomed(welcomed) => {
                     ledger.welcomed(now, device, &welcomed);
                     welcomed_now.push(device);
+                    #[cfg(feature = "next-version")]
+                    welcomes.push((device, welcomed));
                 }
                 Event::Message(message) => ledger.shown(now, device, &message)?,
                 Event::Report(report) => suspects.extend(ledger.reported(now, device, &report)?),
@@ -221,6 +237,10 @@ impl Cluster {
             }
         }
         self.reschedule_phone(phone);
+        #[cfg(feature = "next-version")]
+        for (device, welcomed) in &welcomes {
+            self.check_welcome(*device, welcomed)?;
+        }
         for device in welcomed_now {
             self.greet(device);
         }

@@ -13,6 +13,7 @@
 //! | `swarm` | one run: everything of it follows from its seed |
 //! | `scenario`, `inflict` | the kinds of faults, and what each does |
 //! | `calm` | what must hold once all faults are over |
+//! | `versions` | who speaks which version of the protocol, and what must come of it |
 //! | `strangers` | who says what no library would |
 //! | `planted` | defects that are put in to see that each is noticed |
 //! | `propagation` | what telling everybody of every connect would cost, beside what we do |
@@ -43,6 +44,7 @@ pub mod scenario;
 mod strangers;
 mod sums;
 pub mod swarm;
+pub mod versions;
 mod watch;
 
 pub use cluster::{Cluster, Spec};
@@ -52,3 +54,4 @@ pub use journal::{DeviceNo, MessageNo};
 pub use node::{NodeNo, NodeSpec};
 pub use promise::{Checked, Promise, Violation};
 pub use scenario::{Kind, Scenario};
+pub use versions::Course;

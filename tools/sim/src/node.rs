@@ -18,6 +18,7 @@ use trunkline_node::storage::Memory;
 use trunkline_wire::auth::ClusterKeys;
 use trunkline_wire::control::Roles;
 use trunkline_wire::id::{Incarnation, NodeId, ShardId};
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 /// A node of the cluster by its place in the specification.
@@ -61,7 +62,13 @@ pub(crate) struct Process {
     pub(crate) shards: Vec<Shard<SimDriver>>,
     mailboxes: Vec<Mailbox>,
     stats: Stats,
-    incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) versions: Versions,
+    /// What it says that it runs.
+    #[cfg(feature = "next-version")]
+    pub(crate) build: String,
+    #[cfg(feature = "next-version")]
+    pub(crate) started: Instant,
     seed: u64,
     /// The agent was told to leave.
     leaving: bool,
@@ -97,11 +104,13 @@ impl NodeHost {
     }
 
     /// Starts the node as its process does: from its disk, knowing the control plane's address and the secret.
-    pub(crate) fn start(&mut self, site: &Site, seed: u64) {
+    pub(crate) fn start(&mut self, site: &Site, seed: u64, versions: Versions) {
         // A node whose disk takes no write doesn't start; its operator makes room first.
         self.disk.set_full(false);
         let (node, incarnation) = next_start(&self.disk).expect("a simulated disk can be read");
         let mut random = fastrand::Rng::with_seed(seed);
+        #[cfg(feature = "next-version")]
+        let build = format!("{}, start {incarnation}, protocol {versions}", self.spec.name);
         let config = AgentConfig {
             control: vec![site.control.to_string()],
             node,
@@ -116,6 +125,9 @@ impl NodeHost {
             accept_lineage: false,
             seed: random.u64(..),
             entropy: Entropy::seeded(random.u64(..)),
+            versions,
+            #[cfg(feature = "next-version")]
+            build: build.clone(),
         };
         let driver = site.world.driver(self.address, SimOptions::default());
         self.process = Some(Process {
@@ -124,6 +136,11 @@ impl NodeHost {
             mailboxes: Vec::new(),
             stats: Stats::new(self.spec.shards),
             incarnation,
+            versions,
+            #[cfg(feature = "next-version")]
+            build,
+            #[cfg(feature = "next-version")]
+            started: site.world.now(),
             seed: random.u64(..),
             leaving: false,
         });
@@ -205,6 +222,9 @@ impl NodeHost {
                 seed: random.u64(..),
                 entropy: Entropy::seeded(random.u64(..)),
                 gates: Arc::clone(&gates),
+                versions: process.versions,
+                #[cfg(feature = "next-version")]
+                build: process.build.clone(),
             };
             let driver = site.world.driver(self.address, SimOptions::default());
             let map = Arc::clone(process.agent.map());

@@ -53,6 +53,8 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::LoseFrameTail
         | Bug::NoPing => "slow",
         Bug::StandbyUntold => "members",
+        #[cfg(feature = "next-version")]
+        Bug::NewFrameToOld | Bug::MapFormUnasked | Bug::HighestOffered => "mixed",
         Bug::ExpireOnReturn | Bug::MapNotKept | Bug::PublishUncommitted => "control",
     };
     Scenario::named(name).expect("a scenario of this name")

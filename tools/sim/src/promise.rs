@@ -47,6 +47,8 @@ pub enum Promise {
     Isolation = 19,
     /// When a load or a fault is gone, so are its effects.
     NoMetastability = 20,
+    /// Two versions of the protocol in one cluster keep all of the above, and each connection speaks what both ends can.
+    MixedVersions = 21,
 }
 
 impl Promise {
@@ -78,6 +80,7 @@ impl Promise {
             Promise::Determinism => "determinism",
             Promise::Isolation => "isolation",
             Promise::NoMetastability => "no metastability",
+            Promise::MixedVersions => "mixed versions",
         }
     }
 }

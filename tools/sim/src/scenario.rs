@@ -262,6 +262,25 @@ impl Scenario {
             every_ms: (800, 3_000),
             shape: Shape::TwoInstances,
         },
+        #[cfg(feature = "next-version")]
+        Scenario {
+            name: "mixed",
+            about: "nodes, control and devices die, drain and come back as another version of the protocol, or as the same",
+            kinds: &[
+                Kind::KillInstance,
+                Kind::KillServer,
+                Kind::KillRegion,
+                Kind::KillControl,
+                Kind::DrainServer,
+                Kind::DrainInstance,
+                Kind::Isolate,
+                Kind::Churn,
+                Kind::Roam,
+                Kind::MoveSlots,
+            ],
+            every_ms: (300, 2_000),
+            shape: Shape::TwoInstances,
+        },
         Scenario {
             name: "control",
             about: "the control plane, its store and the nodes' disks fail while nodes restart",

@@ -9,7 +9,7 @@ use trunkline_wire::device::{Credentials, Hello, PingIntervalMs, Purpose};
 use trunkline_wire::frame::{Encode, Header};
 use trunkline_wire::id::{DeviceId, Epoch, Incarnation, Instance, NodeId};
 use trunkline_wire::peer::LinkHello;
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, VERSION_MIN, Versions};
 
 use crate::node::PEER_PORT;
 
@@ -84,6 +84,12 @@ impl Strangers {
     }
 }
 
+/// What they begin with: the same bytes in every build.
+fn lowest(side: Side) -> [u8; PREFACE_BYTES] {
+    let versions = Versions::up_to(VERSION_MIN).expect("it is spoken");
+    Preface::offering(side, versions).encode()
+}
+
 /// What one of them says.
 fn words(rng: &mut Rng, peer: bool, count: u64) -> Vec<u8> {
     let mut noise = vec![0; rng.usize(0..3_000)];
@@ -92,9 +98,9 @@ fn words(rng: &mut Rng, peer: bool, count: u64) -> Vec<u8> {
     let mut words = match rng.u32(..6) {
         // Neither a beginning nor an end.
         0 => return noise,
-        1 => Preface::new(side).encode().to_vec(),
+        1 => lowest(side).to_vec(),
         _ => {
-            let mut words = Preface::new(side).encode().to_vec();
+            let mut words = lowest(side).to_vec();
             if peer {
                 let mut nonce = [0; 32];
                 rng.fill(&mut nonce);

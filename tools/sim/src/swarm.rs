@@ -23,6 +23,7 @@ use crate::journal::DeviceNo;
 use crate::ledger::Totals;
 use crate::promise::Checked;
 use crate::scenario::{Kind, Scenario};
+use crate::versions::Course;
 
 /// How large a run is.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Options {
     pub scenario: &'static Scenario,
     /// For how long there are faults.
     pub faulty: Duration,
+    /// Who speaks which version of the protocol.
+    pub course: Course,
 }
 
 impl Options {
@@ -45,6 +48,7 @@ impl Options {
             devices: 30,
             scenario: Scenario::swarm(),
             faulty: Duration::from_secs(30),
+            course: Course::Drawn,
         }
     }
 }
@@ -68,6 +72,9 @@ pub struct Summary {
     pub turns: u64,
     /// Events of the network.
     pub events: u64,
+    /// Links between nodes when the faults had ended, by the protocol version that they spoke; each is counted at both ends.
+    #[cfg(feature = "next-version")]
+    pub links: BTreeMap<u8, u64>,
 }
 
 /// Runs one seed.
@@ -116,6 +123,7 @@ impl Run {
             devices_a_host: rng.u32(1..=4),
             two_shards_every: rng.usize(0..=3),
             network,
+            course: options.course,
         };
         scenario.shape(&mut spec);
         let mut kinds = scenario.kinds.to_vec();
@@ -177,6 +185,8 @@ impl Run {
             settled_in,
             turns: self.cluster.turns(),
             events: self.cluster.world().events(),
+            #[cfg(feature = "next-version")]
+            links: self.cluster.links_by_version(),
         })
     }
 

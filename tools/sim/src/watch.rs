@@ -76,6 +76,8 @@ impl Cluster {
         self.check_links(now)?;
         self.check_retries(now)?;
         self.check_totals(now)?;
+        #[cfg(feature = "next-version")]
+        self.check_versions(crate::versions::When::Underway)?;
         let sessions = self.sessions();
         self.check_winners(now, &sessions)?;
         if now >= self.watch.agreement_at {

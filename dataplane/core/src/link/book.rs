@@ -17,10 +17,15 @@ use trunkline_wire::frame::Encode;
 use trunkline_wire::handshake::{Acceptor, Opener};
 use trunkline_wire::id::{DeviceKey, Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::Map;
+#[cfg(feature = "next-version")]
+use trunkline_wire::next;
+#[cfg(feature = "next-version")]
+use trunkline_wire::peer::Build;
 use trunkline_wire::peer::{
     LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, MapTaken, MapVersion, PEER_BODY_BYTES_MAX,
     SyncBegin, Synced,
 };
+use trunkline_wire::preface::{VERSION_MIN, Versions};
 use trunkline_wire::time::Instant;
 
 use super::cache::{Admission, LinkCache, Wish};
@@ -51,6 +56,11 @@ pub struct LinkConfig {
     pub direct_links_max: u32,
     /// Where jitter comes from.
     pub seed: u64,
+    /// The protocol versions that this node speaks.
+    pub versions: Versions,
+    /// What runs here, for people.
+    #[cfg(feature = "next-version")]
+    pub build: String,
 }
 
 /// A connection's place in its book: an index, and how often it was reused. Dead after [`LinkEffect::Close`] and
@@ -69,12 +79,18 @@ pub enum Passage {
     /// The book has closed the connection; nothing that follows counts.
     Over,
     /// The router's.
-    Router {
-        /// Who said it.
-        from: NodeId,
-        /// Whether it came on the link, and not on one that was replaced or is being closed.
-        current: bool,
-    },
+    Router(Origin),
+}
+
+/// Where a frame for the router comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Who said it.
+    pub node: NodeId,
+    /// Whether it came on the link, and not on one that was replaced or is being closed.
+    pub current: bool,
+    /// The protocol version that the link speaks.
+    pub version: u8,
 }
 
 /// One connection.
@@ -87,6 +103,11 @@ struct Link {
     /// Whether this node dialled.
     dialled: bool,
     incarnation: Incarnation,
+    /// The protocol version that both sides speak; the lowest until they have agreed on one.
+    version: u8,
+    /// What the other side says that it runs.
+    #[cfg(feature = "next-version")]
+    build: Option<String>,
     phase: Phase,
     /// Until when the phase has to be over; never for a link that is up.
     deadline: Instant,
@@ -217,6 +238,8 @@ impl LinkBook {
         link.heard = now;
         match ty {
             LinkHello::TYPE..=LinkClosed::TYPE | Ping::TYPE | Pong::TYPE | Failure::TYPE => {}
+            #[cfg(feature = "next-version")]
+            Build::TYPE if link.version >= next::VERSION => {}
             Synced::TYPE | MapTaken::TYPE => {
                 let (confirmed, conn) = (link.confirmed(ty, body), link.conn);
                 if let (true, Some(conn)) = (confirmed, conn) {
@@ -243,10 +266,14 @@ impl LinkBook {
     /// A frame for the router, if the link is one that carries any.
     fn pass(&mut self, now: Instant, index: u32, ty: u8, out: &mut LinkOutbox) -> Passage {
         let link = &self.links[index as usize];
-        let from = link.node;
+        let origin = |current| Origin {
+            node: link.node,
+            current,
+            version: link.version,
+        };
         match link.phase {
-            Phase::Up => Passage::Router { from, current: true },
-            Phase::Fencing { .. } | Phase::AwaitClosed => Passage::Router { from, current: false },
+            Phase::Up => Passage::Router(origin(true)),
+            Phase::Fencing { .. } | Phase::AwaitClosed => Passage::Router(origin(false)),
             Phase::Dialing | Phase::AwaitChallenge(_) | Phase::AwaitReady | Phase::AwaitProof(_) => {
                 let text = format!("a frame of type 0x{ty:02x} before the link is ready");
                 self.broken(now, self.name(index), ErrorCode::OutOfTurn, &text, out);
@@ -300,6 +327,16 @@ impl LinkBook {
                 );
                 self.drop_link(now, index, &text, out);
                 Ok(Passage::Over)
+            }
+            #[cfg(feature = "next-version")]
+            Build::TYPE => {
+                let link = &mut self.links[index as usize];
+                let Build { label } = decode(Build::decode_body_of(link.version, body))?;
+                if !link.phase.carries() {
+                    return Err(out_of_turn("build"));
+                }
+                link.build = Some(label.as_str().to_owned());
+                Ok(Passage::Taken)
             }
             // The hello was read before there was a link.
             _ => Err(out_of_turn("hello")),
@@ -486,6 +523,7 @@ impl LinkBook {
         let status = |peer: &PeerEntry| {
             let index = peer.current.or(peer.dial).or(peer.fencing);
             let link = index.map(|index| &self.links[index as usize]);
+            let carrying = link.filter(|link| link.phase.carries());
             let place = self.cache.find(peer.node);
             LinkStatus {
                 worth: place.map(|place| place.worth_at(now)),
@@ -494,9 +532,11 @@ impl LinkBook {
                 state: link.map_or(LinkState::Idle, |link| link.phase.state()),
                 required: peer.required,
                 dialled: link.is_some_and(|link| link.dialled),
-                heard_ms: link
-                    .filter(|link| link.phase.carries())
-                    .map(|link| (now - link.heard).as_millis() as u64),
+                incarnation: carrying.map(|link| link.incarnation),
+                version: carrying.map(|link| link.version),
+                #[cfg(feature = "next-version")]
+                build: carrying.and_then(|link| link.build.clone()),
+                heard_ms: carrying.map(|link| (now - link.heard).as_millis() as u64),
                 failures: peer.failures,
                 trouble: peer.trouble.clone(),
             }
@@ -589,6 +629,9 @@ impl LinkBook {
             node,
             dialled: matches!(phase, Phase::Dialing),
             incarnation: Incarnation(0),
+            version: VERSION_MIN,
+            #[cfg(feature = "next-version")]
+            build: None,
             phase,
             deadline,
             heard: now,

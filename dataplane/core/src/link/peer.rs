@@ -1,6 +1,6 @@
 //! What a shard knows of one other node: its link, its dial, when to try again.
 
-use trunkline_wire::id::{DeviceKey, NodeId};
+use trunkline_wire::id::{DeviceKey, Incarnation, NodeId};
 use trunkline_wire::time::Instant;
 
 use crate::predictor::Worth;
@@ -87,6 +87,13 @@ pub struct LinkStatus {
     pub required: bool,
     /// Whether this node dialled it.
     pub dialled: bool,
+    /// Which start of the other node it is with, once both sides have proven themselves.
+    pub incarnation: Option<Incarnation>,
+    /// The protocol version that it speaks, once both sides have proven themselves.
+    pub version: Option<u8>,
+    /// What the other side says that it runs, if the link's version can say it.
+    #[cfg(feature = "next-version")]
+    pub build: Option<String>,
     /// What it's worth now, if it isn't required.
     pub worth: Option<Worth>,
     /// The device for which it is worth most.

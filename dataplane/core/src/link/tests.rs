@@ -11,6 +11,7 @@ use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, Incarnation, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
 use trunkline_wire::peer::{Location, MapVersion, SyncBegin};
+use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use super::*;
@@ -98,6 +99,9 @@ impl Host {
             keys: keys.clone(),
             direct_links_max: 1,
             seed: id.into(),
+            versions: Versions::BUILD,
+            #[cfg(feature = "next-version")]
+            build: format!("build {id}"),
         };
         Host {
             id: NodeId(id),
@@ -108,6 +112,7 @@ impl Host {
                 roles,
                 keys,
                 token_key: None,
+                versions: Versions::BUILD,
             },
             reachable: true,
             events: Vec::new(),
@@ -272,9 +277,10 @@ impl World {
             let Header { ty, length } = Header::decode(*bytes.first_chunk().unwrap());
             let frame: Vec<u8> = end.incoming.bytes.drain(..HEADER_BYTES + length as usize).collect();
             if let Some(link) = end.link
-                && let Passage::Router { from, current } = book.frame(now, link, ty, &frame[HEADER_BYTES..], out)
+                && let Passage::Router(origin) = book.frame(now, link, ty, &frame[HEADER_BYTES..], out)
             {
-                frames.push((from, current, ty));
+                assert_eq!(origin.version, Versions::BUILD.max());
+                frames.push((origin.node, origin.current, ty));
             }
         }
         self.carry_out(host);

@@ -8,10 +8,11 @@ use trunkline_wire::frame::{Decode, Header};
 use trunkline_wire::id::{DeviceKey, NodeId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::{PeerFrame, Register};
+use trunkline_wire::preface::VERSION_MAX;
 
 use super::moves::Word;
 use super::{LinkView, Now, Router};
-use crate::link::token;
+use crate::link::{Origin, token};
 use crate::outbox::{Outbox, ShardEvent};
 
 /// Which shards a frame concerns.
@@ -24,21 +25,24 @@ enum Concern {
 }
 
 impl Router {
-    /// A frame from the link to `from`, at the shard that owns that link. `current` is false on a link that has been replaced: what
-    /// its registrations say no longer counts.
+    /// A frame from a link, at the shard that owns that link. On one that has been replaced, what registrations say no longer counts.
     ///
     /// # Errors
     /// If the body isn't such a frame, or the frame has no place on a link that is up: close the link.
     pub fn link_frame(
         &mut self,
         now: Now,
-        from: NodeId,
-        current: bool,
+        origin: Origin,
         ty: u8,
         body: &[u8],
         out: &mut Outbox,
     ) -> Result<(), DecodeError> {
-        let Some(frame) = PeerFrame::decode(ty, body)? else {
+        let Origin {
+            node: from,
+            current,
+            version,
+        } = origin;
+        let Some(frame) = PeerFrame::decode(version, ty, body)? else {
             return Ok(());
         };
         let concern = match &frame {
@@ -82,6 +86,9 @@ impl Router {
             | PeerFrame::LinkReady(_)
             | PeerFrame::LinkClose(_)
             | PeerFrame::LinkClosed(_) => return Err(DecodeError::UnknownType(ty)),
+            // The link's book reads these.
+            #[cfg(feature = "next-version")]
+            PeerFrame::Build(_) => return Err(DecodeError::UnknownType(ty)),
         };
         let own = self.config.shard;
         let header = Header {
@@ -105,12 +112,13 @@ impl Router {
         Ok(())
     }
 
-    /// A frame handed over by another shard of this node.
+    /// A frame handed over by another shard of this node. It is as it came on the link, and the link's version is not handed over: what
+    /// is for another shard has one form in all versions that have it.
     ///
     /// # Panics
     /// If it can't be read: the shard that hands it over has read it.
     pub fn shard_frame(&mut self, now: Now, from: NodeId, ty: u8, body: &[u8], out: &mut Outbox) {
-        let frame = PeerFrame::decode(ty, body).expect("the shard that owns the link has read it");
+        let frame = PeerFrame::decode(VERSION_MAX, ty, body).expect("the shard that owns the link has read it");
         if let Some(frame) = frame {
             self.peer_frame(now, from, &frame, out);
         }
@@ -156,6 +164,8 @@ impl Router {
             | PeerFrame::LinkReady(_)
             | PeerFrame::LinkClose(_)
             | PeerFrame::LinkClosed(_) => {}
+            #[cfg(feature = "next-version")]
+            PeerFrame::Build(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_core::link::Wish;
+use trunkline_core::link::{Origin, Wish};
 use trunkline_core::outbox::{Conn, Effect, Outbox, ShardEvent};
 use trunkline_core::router::{Config, Now, Router, SessionRef};
 use trunkline_wire::auth::{ClusterKeys, Secret};
@@ -22,6 +22,7 @@ use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
 use trunkline_wire::peer::{MapTaken, MapVersion, PeerFrame, SyncBegin};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::report::{Number, Outcome, TtlMs, Way};
 use trunkline_wire::time::Instant;
 
@@ -529,7 +530,7 @@ impl Cluster {
                 self.carried.push((node(from), node(host), ty));
                 if ty == 0x10 {
                     // What the link book does with a ping.
-                    let Some(PeerFrame::Ping(ping)) = PeerFrame::decode(ty, body).unwrap() else {
+                    let Some(PeerFrame::Ping(ping)) = PeerFrame::decode(VERSION_MAX, ty, body).unwrap() else {
                         unreachable!()
                     };
                     let pong = trunkline_wire::common::Pong { token: ping.token }.to_vec();
@@ -539,9 +540,12 @@ impl Cluster {
                     continue;
                 }
                 let Host { router, out, .. } = &mut self.hosts[host];
-                router
-                    .link_frame(now, node(from), serial == current, ty, body, out)
-                    .unwrap();
+                let origin = Origin {
+                    node: node(from),
+                    current: serial == current,
+                    version: VERSION_MAX,
+                };
+                router.link_frame(now, origin, ty, body, out).unwrap();
             }
         }
     }
@@ -578,7 +582,7 @@ impl Cluster {
 
     fn tell(&mut self, conn: DeviceConn, bytes: &[u8]) {
         for (ty, body) in frames(bytes) {
-            let frame = ServerFrame::decode(ty, body).unwrap().unwrap();
+            let frame = ServerFrame::decode(VERSION_MAX, ty, body).unwrap().unwrap();
             let told = match frame {
                 ServerFrame::Welcome(f) => Told::Welcome(f.epoch),
                 ServerFrame::Deliver(f) => Told::Deliver {

@@ -6,6 +6,8 @@ use trunkline_net::driver::{BufferGroup, Completion, Driver, ReceiveMode, Token}
 use trunkline_net::framing::{Frame, Framer};
 use trunkline_net::outbuf::{OutBuf, Spares};
 use trunkline_wire::auth::LinkEnd;
+#[cfg(feature = "next-version")]
+use trunkline_wire::codec::Newer;
 use trunkline_wire::codec::Text;
 use trunkline_wire::common::{Failure, Pong};
 use trunkline_wire::control::{
@@ -16,7 +18,7 @@ use trunkline_wire::device::ErrorCode;
 use trunkline_wire::frame::{Decode, Encode};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::NodeId;
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MIN};
 use trunkline_wire::time::Instant;
 
 use super::maps::Answer;
@@ -38,6 +40,7 @@ pub(super) enum Session {
         deadline: Instant,
         opener: Opener,
     },
+    /// From here on the protocol version is agreed on: [`Wire::version`].
     Proving {
         wire: Wire,
         deadline: Instant,
@@ -65,6 +68,8 @@ pub(super) struct Wire {
     token: Token,
     framer: Framer,
     out: OutBuf,
+    /// The protocol version that both sides speak; the lowest until they have agreed on one.
+    version: u8,
 }
 
 impl Session {
@@ -200,6 +205,11 @@ impl<D: Driver> Agent<D> {
         self.start_send();
     }
 
+    /// The protocol version that the session speaks, as far as it is agreed on.
+    pub(super) fn version(&mut self) -> u8 {
+        self.session.wire().map_or(VERSION_MIN, |wire| wire.version)
+    }
+
     fn is_ours(&mut self, token: Token) -> bool {
         self.session.wire().is_some_and(|wire| wire.token == token)
     }
@@ -217,6 +227,7 @@ impl<D: Driver> Agent<D> {
                     token,
                     framer: Framer::new(),
                     out: OutBuf::new(OUT_BYTES_MAX),
+                    version: VERSION_MIN,
                 };
                 let deadline = now + JOIN_TIMEOUT;
                 self.session = Session::Connecting { wire, deadline };
@@ -235,9 +246,9 @@ impl<D: Driver> Agent<D> {
             incarnation: self.config.incarnation,
             nonce: self.config.entropy.nonce(),
         };
-        let (opener, hello) = Opener::new(&self.config.keys, me);
+        let (opener, hello) = Opener::new(&self.config.keys, me, self.config.versions);
         self.driver.receive(token, ReceiveMode::Stream, BufferGroup::Link);
-        let mut bytes = Preface::new(Side::Control).encode().to_vec();
+        let mut bytes = Preface::offering(Side::Control, self.config.versions).encode().to_vec();
         hello.encode(&mut bytes);
         self.push(&bytes);
         self.move_on(|wire| Session::Opening { wire, deadline, opener });
@@ -250,7 +261,7 @@ impl<D: Driver> Agent<D> {
         let result = loop {
             match frames.next(|_| CONTROL_BODY_BYTES_MAX) {
                 Ok(None) => break Ok(()),
-                Ok(Some(Frame { ty, body })) => match ControlFrame::decode(ty, body) {
+                Ok(Some(Frame { ty, body })) => match ControlFrame::decode(self.version(), ty, body) {
                     Ok(None) => {}
                     Ok(Some(frame)) => {
                         if let Err(trouble) = self.frame(now, &frame) {
@@ -287,7 +298,10 @@ impl<D: Driver> Agent<D> {
             (Session::Opening { opener, deadline, .. }, ControlFrame::LinkChallenge(challenge)) => {
                 let (opener, deadline) = (*opener, *deadline);
                 match opener.challenge(&self.config.keys, challenge) {
-                    Ok((proof, _)) => {
+                    Ok((proof, peer)) => {
+                        if let Some(wire) = self.session.wire() {
+                            wire.version = peer.version;
+                        }
                         self.send(&proof);
                         self.move_on(|wire| Session::Proving { wire, deadline });
                         Ok(())
@@ -351,6 +365,8 @@ impl<D: Driver> Agent<D> {
     }
 
     fn send_join(&mut self) -> Result<(), Trouble> {
+        #[cfg(feature = "next-version")]
+        let version = self.version();
         let regions: Vec<&str> = self.config.regions.iter().map(String::as_str).collect();
         let mut space = Vec::new();
         let regions = Names::new(regions, &mut space)
@@ -363,6 +379,8 @@ impl<D: Driver> Agent<D> {
             http_address: self.config.http_address,
             map: self.maps.held(),
             regions,
+            #[cfg(feature = "next-version")]
+            build: Newer::new(version, Text::clipped(&self.config.build)),
         };
         let bytes = join.to_vec();
         self.push(&bytes);

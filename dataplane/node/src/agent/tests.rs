@@ -16,7 +16,7 @@ use trunkline_wire::handshake::Acceptor;
 use trunkline_wire::id::RegionId;
 use trunkline_wire::map::{self, Contents, Node, Region};
 use trunkline_wire::peer::LinkReady;
-use trunkline_wire::preface::PREFACE_BYTES;
+use trunkline_wire::preface::{PREFACE_BYTES, VERSION_MIN, Versions};
 
 use super::*;
 use crate::storage::Memory;
@@ -104,7 +104,7 @@ impl Control {
         acceptor.proof(&good_keys(), &proof).unwrap();
         self.send(&LinkReady { doubled: false });
         let (ty, join) = self.next();
-        let Some(NodeFrame::Join(join)) = NodeFrame::decode(ty, &join).unwrap() else {
+        let Some(NodeFrame::Join(join)) = NodeFrame::decode(VERSION_MIN, ty, &join).unwrap() else {
             panic!("a join comes first");
         };
         self.send(&Joined {
@@ -152,7 +152,7 @@ impl Control {
 
     fn expect_ack(&mut self, map: MapId) {
         let (ty, body) = self.next();
-        let frame = NodeFrame::decode(ty, &body).unwrap();
+        let frame = NodeFrame::decode(VERSION_MIN, ty, &body).unwrap();
         assert_eq!(frame, Some(NodeFrame::MapAck(MapAck { map })));
     }
 
@@ -160,7 +160,7 @@ impl Control {
     fn expect_draining(&mut self, on: bool) {
         loop {
             let (ty, body) = self.next();
-            match NodeFrame::decode(ty, &body).unwrap() {
+            match NodeFrame::decode(VERSION_MIN, ty, &body).unwrap() {
                 Some(NodeFrame::Draining(said)) => return assert_eq!(said.on, on),
                 Some(NodeFrame::Renew(_)) => {}
                 other => panic!("{other:?}"),
@@ -170,7 +170,7 @@ impl Control {
 
     fn expect_nack(&mut self, map: MapId, says: &str) {
         let (ty, body) = self.next();
-        match NodeFrame::decode(ty, &body).unwrap() {
+        match NodeFrame::decode(VERSION_MIN, ty, &body).unwrap() {
             Some(NodeFrame::MapNack(nack)) => {
                 assert_eq!(nack.map, map);
                 assert!(nack.reason.as_str().contains(says), "{}", nack.reason.as_str());
@@ -182,7 +182,7 @@ impl Control {
     fn expect_request(&mut self) {
         let (ty, body) = self.next();
         assert!(matches!(
-            NodeFrame::decode(ty, &body),
+            NodeFrame::decode(VERSION_MIN, ty, &body),
             Ok(Some(NodeFrame::MapRequest(_)))
         ));
     }
@@ -210,6 +210,9 @@ fn config(control: String, node: NodeId) -> AgentConfig {
         accept_lineage: false,
         seed: 1,
         entropy: Entropy::seeded(1),
+        versions: Versions::BUILD,
+        #[cfg(feature = "next-version")]
+        build: "this one".into(),
     }
 }
 
@@ -311,6 +314,8 @@ fn bad_maps_are_refused_by_name_and_the_last_good_one_stays() {
             map: three.id(),
             base: MapId::default(),
             bytes: 0,
+            #[cfg(feature = "next-version")]
+            whole: trunkline_wire::codec::Newer::new(VERSION_MIN, [0; 32]),
         });
         control.expect_nack(three.id(), "blank");
         // Announced as too large.
@@ -318,6 +323,8 @@ fn bad_maps_are_refused_by_name_and_the_last_good_one_stays() {
             map: three.id(),
             base: MapId::default(),
             bytes: u32::MAX,
+            #[cfg(feature = "next-version")]
+            whole: trunkline_wire::codec::Newer::new(VERSION_MIN, [0; 32]),
         });
         control.expect_nack(three.id(), "bytes");
         // Another store's.
@@ -512,7 +519,10 @@ fn a_node_that_leaves_says_so() {
         control.admit(NodeId(7));
         tell.send(()).unwrap();
         let (ty, body) = control.next();
-        assert!(matches!(NodeFrame::decode(ty, &body), Ok(Some(NodeFrame::Leave(_)))));
+        assert!(matches!(
+            NodeFrame::decode(VERSION_MIN, ty, &body),
+            Ok(Some(NodeFrame::Leave(_)))
+        ));
     });
     let mut agent = agent(config(address, NodeId(7)), &memory);
     let mut admitted = false;

@@ -108,6 +108,9 @@ pub(super) fn start_agent(
         accept_lineage: config.node.accept_lineage,
         seed: u64::from_le_bytes(random_bytes()),
         entropy: Entropy::System,
+        versions: config.node.versions,
+        #[cfg(feature = "next-version")]
+        build: super::build(config.node.versions),
     };
     let agent = Agent::new(driver, agent_config, Box::new(identity.directory.clone()));
     let view = Arc::new(AgentView {

@@ -49,6 +49,9 @@ pub(super) fn start_shards<D: Driver + 'static>(
             seed: u64::from_le_bytes(random_bytes()),
             entropy: Entropy::System,
             gates: Arc::clone(&shared.gates),
+            versions: shared.versions,
+            #[cfg(feature = "next-version")]
+            build: super::build(shared.versions),
         };
         let start = ShardStart {
             config: shard_config,

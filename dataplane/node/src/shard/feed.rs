@@ -106,12 +106,17 @@ impl<D: Driver> Shard<D> {
         self.counters.receives += 1;
         let bytes = self.driver.bytes(&buffer);
         match self.table.get_mut(token).map(|connection| &mut connection.state) {
-            Some(State::Device { session, framer }) => {
+            Some(State::Device {
+                session,
+                version,
+                framer,
+            }) => {
                 let over = feed_device(
                     now,
                     &mut self.router,
                     &mut self.counters,
                     *session,
+                    *version,
                     framer,
                     bytes,
                     &mut self.out,
@@ -251,11 +256,16 @@ impl<D: Driver> Shard<D> {
                     &mut self.router,
                     &mut self.counters,
                     session,
+                    version,
                     &mut framer,
                     rest,
                     &mut self.out,
                 );
-                connection.becomes(State::Device { session, framer });
+                connection.becomes(State::Device {
+                    session,
+                    version,
+                    framer,
+                });
                 self.driver.receive(token, ReceiveMode::Stream, BufferGroup::Device);
                 if over {
                     self.carry_out(now);
@@ -389,11 +399,13 @@ impl<D: Driver> Shard<D> {
 }
 
 /// Hands the frames in `input` to the router; true if the session is over because of one.
+#[allow(clippy::too_many_arguments)] // Fields of one shard, of which the input borrows another.
 fn feed_device(
     now: Now,
     router: &mut Router,
     counters: &mut ShardCounters,
     session: SessionRef,
+    version: u8,
     framer: &mut Framer,
     input: &[u8],
     out: &mut Outbox,
@@ -404,7 +416,7 @@ fn feed_device(
             Ok(None) => return false,
             Ok(Some(Frame { ty, body })) => {
                 counters.frames_received += 1;
-                match ClientFrame::decode(ty, body) {
+                match ClientFrame::decode(version, ty, body) {
                     Ok(Some(frame)) => router.device_frame(now, session, &frame, out),
                     // Unknown, and said to be ignorable.
                     Ok(None) => {}
@@ -457,8 +469,8 @@ fn feed_link(
                 match book.frame(now.at, link, ty, body, link_out) {
                     Passage::Taken => None,
                     Passage::Over => return Part::Over,
-                    Passage::Router { from, current } => router
-                        .link_frame(now, from, current, ty, body, out)
+                    Passage::Router(origin) => router
+                        .link_frame(now, origin, ty, body, out)
                         .err()
                         .map(|error| (ErrorCode::Malformed, error.to_string())),
                 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_wire::device::{Credentials, Hello, PingIntervalMs, Purpose};
 use trunkline_wire::id::{Epoch, IdRef, Instance};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, Versions};
 
 use super::*;
 use crate::mesh::{DrainOrder, Mailbox, Order, Then, mesh};
@@ -51,6 +51,9 @@ fn pair(sockets_max: u32) -> Pair {
             seed: 1,
             entropy: Entropy::seeded(1),
             gates: Arc::clone(&gates),
+            versions: Versions::BUILD,
+            #[cfg(feature = "next-version")]
+            build: "this one".into(),
         };
         let driver = EpollDriver::new(options).unwrap();
         let stats = Arc::clone(&stats.shards()[index]);
@@ -236,7 +239,7 @@ fn deaf_peer(pair: &mut Pair, node: NodeId) -> TcpStream {
         incarnation: Incarnation(1),
         nonce: [9; 32],
     };
-    let (opener, hello) = Opener::new(&pair.keys, me);
+    let (opener, hello) = Opener::new(&pair.keys, me, Versions::BUILD);
     let mut bytes = Preface::new(Side::Peer).encode().to_vec();
     hello.encode(&mut bytes);
     stream.write_all(&bytes).unwrap();

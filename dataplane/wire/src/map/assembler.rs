@@ -3,8 +3,12 @@
 //! What is too large is refused when it is announced. Memory grows with the bytes that came, never with what was announced.
 
 use super::{MAP_BYTES_MAX, Map, MapError, MapId, Plan};
+#[cfg(feature = "next-version")]
+use crate::codec::Newer;
 use crate::codec::Tail;
 use crate::control::{MAP_PART_BYTES_MAX, MapBegin, MapPart};
+#[cfg(feature = "next-version")]
+use crate::preface::VERSION_MIN;
 
 /// A map on its way in.
 #[derive(Debug)]
@@ -22,6 +26,9 @@ pub struct Transfer {
     pub base: MapId,
     /// The encoding of the map or of the delta.
     pub bytes: Vec<u8>,
+    /// All of the hash of the map's encoding, if the connection's version says it.
+    #[cfg(feature = "next-version")]
+    pub whole: Option<[u8; 32]>,
 }
 
 impl Assembler {
@@ -78,6 +85,8 @@ impl Assembler {
             map: self.begin.map,
             base: self.begin.base,
             bytes: std::mem::take(&mut self.bytes),
+            #[cfg(feature = "next-version")]
+            whole: self.begin.whole.said(),
         }))
     }
 }
@@ -88,14 +97,20 @@ impl Transfer {
     /// # Errors
     /// If it's not the map that was announced, or not a good one. `current` is as it was.
     pub fn finish(&self, current: &Map, plan: Plan) -> Result<Map, MapError> {
-        match plan {
+        let made = match plan {
             Plan::Snapshot => Map::decode(&self.bytes, self.map),
             Plan::Delta => Map::apply(current, &self.bytes, self.map),
+        }?;
+        #[cfg(feature = "next-version")]
+        if self.whole.is_some_and(|whole| whole != made.whole()) {
+            return Err(MapError::Digest);
         }
+        Ok(made)
     }
 }
 
-/// The frames that carry `bytes`: a map's encoding if `base` has version 0, else a delta's from it.
+/// The frames that carry `bytes`: a map's encoding if `base` has version 0, else a delta's from it. In the form of the lowest version:
+/// what a later one says beyond that is the caller's to add.
 ///
 /// # Panics
 /// If there are more bytes than [`MAP_BYTES_MAX`]; no map has.
@@ -105,6 +120,8 @@ pub fn parts(map: MapId, base: MapId, bytes: &[u8]) -> (MapBegin, impl Iterator<
         map,
         base,
         bytes: bytes.len() as u32,
+        #[cfg(feature = "next-version")]
+        whole: Newer::new(VERSION_MIN, [0; 32]),
     };
     let parts = bytes
         .chunks(MAP_PART_BYTES_MAX)

@@ -22,8 +22,12 @@ pub const MAP_BYTES_MAX: usize = 4 + 8 + 8 // magic, lineage, version
     + REGIONS_MAX * (2 + 1 + INSTANCES_MAX * 4); // standbys
 const _: () = assert!(MAP_BYTES_MAX < 48 << 20);
 
+pub(super) fn whole(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 pub(super) fn digest(bytes: &[u8]) -> [u8; 16] {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    let hash = whole(bytes);
     *hash.first_chunk().expect("32 bytes have 16")
 }
 

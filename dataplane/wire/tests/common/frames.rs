@@ -2,12 +2,16 @@
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
+#[cfg(feature = "next-version")]
+use trunkline_wire::codec::Newer;
 use trunkline_wire::codec::{Tail, Text};
 use trunkline_wire::common::{Failure, Ping, Pong};
 use trunkline_wire::control::*;
 use trunkline_wire::device::*;
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
 use trunkline_wire::peer::*;
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::report::{
     Answer, HOPS_MAX, Number, Outcome, RejectReason, RetryReason, TTL_MS_MAX, Trail, TtlMs, Way,
 };
@@ -128,6 +132,20 @@ macro_rules! arm {
     ($enum:ident :: $frame:ident { $($field:ident : $values:expr),* $(,)? }) => {
         ($($values,)*).prop_map(|($($field,)*)| $enum::$frame($frame { $($field),* })).boxed()
     };
+}
+
+/// As `arm!`, for a frame to which the next version adds a field.
+macro_rules! grown {
+    ($enum:ident :: $frame:ident { $($field:ident : $values:expr),* $(,)? } next { $next:ident : $nexts:expr }) => {{
+        #[cfg(feature = "next-version")]
+        let arm = arm!($enum::$frame {
+            $($field : $values,)*
+            $next: $nexts.prop_map(|next| Newer::new(VERSION_MAX, next))
+        });
+        #[cfg(not(feature = "next-version"))]
+        let arm = arm!($enum::$frame { $($field : $values),* });
+        arm
+    }};
 }
 
 macro_rules! shared {
@@ -320,6 +338,8 @@ pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
             ended: any::<bool>()
         }),
     ];
+    #[cfg(feature = "next-version")]
+    arms.push(arm!(PeerFrame::Build { label: text() }));
     arms.extend(link!(PeerFrame Opener));
     arms.extend(link!(PeerFrame Acceptor));
     arms.extend(shared!(PeerFrame));
@@ -328,7 +348,7 @@ pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
 
 pub fn node_frame() -> impl Strategy<Value = NodeFrame<'static>> {
     let mut arms = vec![
-        arm!(NodeFrame::Join {
+        grown!(NodeFrame::Join {
             name: text(),
             roles: roles(),
             device_address: prop::option::of(address()),
@@ -336,7 +356,7 @@ pub fn node_frame() -> impl Strategy<Value = NodeFrame<'static>> {
             http_address: prop::option::of(address()),
             map: map_id(),
             regions: names(),
-        }),
+        } next { build: text() }),
         arm!(NodeFrame::Draining { on: any::<bool>() }),
         arm!(NodeFrame::Renew { sessions: any::<u64>() }),
         arm!(NodeFrame::MapAck { map: map_id() }),
@@ -369,11 +389,11 @@ pub fn control_frame() -> impl Strategy<Value = ControlFrame<'static>> {
             rate: any::<u32>()
         }),
         Just(ControlFrame::Renewed(Renewed {})).boxed(),
-        arm!(ControlFrame::MapBegin {
+        grown!(ControlFrame::MapBegin {
             map: map_id(),
             base: map_id(),
             bytes: any::<u32>()
-        }),
+        } next { whole: any::<[u8; 32]>() }),
         arm!(ControlFrame::MapPart {
             bytes: bytes(300).prop_map(Tail)
         }),

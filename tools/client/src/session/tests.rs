@@ -2,7 +2,7 @@ use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ClientFrame, Superseded};
 use trunkline_wire::frame::{Decode, HEADER_BYTES, Header};
 use trunkline_wire::id::{Instance, NodeId};
-use trunkline_wire::preface::PREFACE_BYTES;
+use trunkline_wire::preface::{PREFACE_BYTES, VERSION_MAX};
 use trunkline_wire::report::{Number, RejectReason};
 
 use super::*;
@@ -184,7 +184,9 @@ fn parse(mut bytes: &[u8]) -> Vec<Said> {
     while !bytes.is_empty() {
         let header = Header::decode(*bytes.first_chunk().unwrap());
         let (frame, rest) = bytes.split_at(HEADER_BYTES + header.length as usize);
-        let frame = ClientFrame::decode(header.ty, &frame[HEADER_BYTES..]).unwrap().unwrap();
+        let frame = ClientFrame::decode(VERSION_MAX, header.ty, &frame[HEADER_BYTES..])
+            .unwrap()
+            .unwrap();
         said.push(match frame {
             ClientFrame::Intend(intend) => Said::Intend(intend.recipient.as_str().into()),
             ClientFrame::Hello(hello) => Said::Hello(hello.presented),

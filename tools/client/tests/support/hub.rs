@@ -15,7 +15,7 @@ use trunkline_wire::device::{
     ClientFrame, DEVICE_BODY_BYTES_MAX, Deliver, Pong, Purpose, Report, ServerFrame, Superseded, Welcome,
 };
 use trunkline_wire::frame::Decode;
-use trunkline_wire::preface::PREFACE_BYTES;
+use trunkline_wire::preface::{PREFACE_BYTES, VERSION_MAX};
 use trunkline_wire::report::Number;
 use trunkline_wire::time::Instant as Time;
 
@@ -128,7 +128,7 @@ impl<D: Driver> Hub<D> {
         let mut framer = std::mem::take(&mut connection.framer);
         let mut frames = framer.frames(bytes);
         while let Some(frame) = frames.next(|_| DEVICE_BODY_BYTES_MAX).unwrap() {
-            let frame = ClientFrame::decode(frame.ty, frame.body).unwrap().unwrap();
+            let frame = ClientFrame::decode(VERSION_MAX, frame.ty, frame.body).unwrap().unwrap();
             self.hear(token, frame);
         }
         drop(frames);

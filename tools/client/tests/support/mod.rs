@@ -8,7 +8,7 @@ use trunkline_client::{DeviceId, Epoch, IdRef, Instance, NodeId, Options, Outcom
 use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ClientFrame, Deliver, ErrorCode, Ping, Report, ServerFrame, Welcome};
 use trunkline_wire::frame::{Decode, HEADER_BYTES, Header};
-use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side};
+use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, VERSION_MAX};
 use trunkline_wire::report::Number;
 
 /// Far longer than anything here takes.
@@ -103,7 +103,7 @@ impl Peer {
         let header = Header::decode(header);
         let mut body = vec![0; header.length as usize];
         self.stream.read_exact(&mut body).unwrap();
-        match ClientFrame::decode(header.ty, &body).unwrap().unwrap() {
+        match ClientFrame::decode(VERSION_MAX, header.ty, &body).unwrap().unwrap() {
             ClientFrame::Hello(hello) => Said::Hello {
                 device: hello.device.as_str().into(),
                 instance: hello.instance,

@@ -10,7 +10,7 @@ use trunkline_wire::device::{
 };
 use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{Epoch, IdRef, Instance};
-use trunkline_wire::preface::{Preface, Side};
+use trunkline_wire::preface::{Preface, Side, VERSION_MIN, Versions};
 use trunkline_wire::report::{Number, Outcome, TtlMs};
 
 use super::{Heard, Message, Protocol};
@@ -62,7 +62,9 @@ fn id(name: &[u8; NAME_BYTES]) -> IdRef<'_> {
 
 impl Protocol for Native {
     fn greet(&self, me: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&Preface::new(Side::Device).encode());
+        // What is measured has one form in all versions.
+        let lowest = Versions::up_to(VERSION_MIN).expect("it is spoken");
+        out.extend_from_slice(&Preface::offering(Side::Device, lowest).encode());
         let name = self.name(me);
         let hello = Hello {
             device: id(&name),
@@ -101,7 +103,8 @@ impl Protocol for Native {
         let Some(body) = rest.get(..length) else {
             return Ok(None);
         };
-        let frame = ServerFrame::decode(ty, body).map_err(|error| format!("it sent a frame that is none: {error}"))?;
+        let frame = ServerFrame::decode(VERSION_MIN, ty, body)
+            .map_err(|error| format!("it sent a frame that is none: {error}"))?;
         let heard = match frame {
             Some(ServerFrame::Welcome(_)) => Heard::Welcome,
             Some(ServerFrame::Deliver(deliver)) => {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use trunkline_core::link::Origin;
 use trunkline_core::outbox::{Conn, Effect, Outbox, ShardEvent};
 use trunkline_core::router::{Config, Now, Router, SessionRef};
 use trunkline_wire::auth::{ClusterKeys, Secret};
@@ -15,6 +16,7 @@ use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceId, Epoch, Incarnation, Instance, NodeId, RegionId, ShardId};
 use trunkline_wire::map::{Contents, Map, Node, Region};
 use trunkline_wire::peer::{Register, SyncBegin};
+use trunkline_wire::preface::VERSION_MAX;
 use trunkline_wire::report::{Number, Outcome as End, TtlMs};
 use trunkline_wire::time::Instant;
 
@@ -141,7 +143,7 @@ impl<'a> Cluster<'a> {
                     let begin = SyncBegin { region, sync: 1 }.to_vec();
                     let Host { router, out, .. } = &mut self.hosts[at];
                     for (ty, body) in frames(&begin) {
-                        let taken = router.link_frame(now, node(server), true, ty, body, out);
+                        let taken = router.link_frame(now, origin(server), ty, body, out);
                         taken.expect("it was encoded here");
                     }
                     let Host { router, out, .. } = &mut self.hosts[server];
@@ -221,7 +223,7 @@ impl<'a> Cluster<'a> {
             }
             Event::Handled { from, bytes, .. } => {
                 for (ty, body) in frames(&bytes) {
-                    let taken = router.link_frame(present(now), node(from), true, ty, body, out);
+                    let taken = router.link_frame(present(now), origin(from), ty, body, out);
                     taken.expect("it was encoded here");
                 }
             }
@@ -291,7 +293,7 @@ impl<'a> Cluster<'a> {
 
     fn tell(&mut self, now: Instant, host: usize, conn: Conn, bytes: &[u8]) {
         for (ty, body) in frames(bytes) {
-            let frame = ServerFrame::decode(ty, body).expect("it was encoded here");
+            let frame = ServerFrame::decode(VERSION_MAX, ty, body).expect("it was encoded here");
             match frame {
                 Some(ServerFrame::Welcome(_)) if conn.0 != u64::MAX => {
                     let device = conn.0 as usize;
@@ -403,6 +405,14 @@ fn present(at: Instant) -> Now {
 
 fn name(stem: &str, number: usize) -> DeviceId {
     DeviceId::new(&format!("{stem}-{number}")).expect("a short name is an id")
+}
+
+fn origin(index: usize) -> Origin {
+    Origin {
+        node: node(index),
+        current: true,
+        version: VERSION_MAX,
+    }
 }
 
 fn node(index: usize) -> NodeId {

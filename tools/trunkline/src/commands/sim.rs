@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde_json::{Value, json};
+#[cfg(feature = "next-version")]
+use trunkline_sim::Course;
 use trunkline_sim::swarm::{self, Options, Summary};
 use trunkline_sim::{Scenario, Violation};
 
@@ -53,6 +55,10 @@ pub struct Args {
     #[cfg(feature = "planted")]
     #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "NAME")]
     planted: Option<String>,
+    /// Who speaks which version of the protocol: `drawn` lets each seed choose how they mix, `lowest` lets all speak the released one.
+    #[cfg(feature = "next-version")]
+    #[arg(long, default_value = "drawn", value_parser = course)]
+    course: Course,
     /// Devices of each cluster, at most.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=2_000))]
     devices: u32,
@@ -96,8 +102,17 @@ fn options(args: &Args, seed: u64) -> Options {
         devices: args.devices,
         scenario: args.scenario,
         faulty: args.faulty,
+        #[cfg(feature = "next-version")]
+        course: args.course,
         ..Options::new(seed)
     }
+}
+
+#[cfg(feature = "next-version")]
+fn course(name: &str) -> Result<Course, String> {
+    let known: Vec<&str> = Course::ALL.iter().map(|course| course.name()).collect();
+    let found = Course::ALL.into_iter().find(|course| course.name() == name);
+    found.ok_or_else(|| format!("no such course; there are {}", known.join(", ")))
 }
 
 thread_local! {
@@ -179,6 +194,10 @@ fn options_said(args: &Args) -> String {
     let mut said = String::new();
     if args.scenario != usual.scenario {
         said += &format!(" --scenario {}", args.scenario.name);
+    }
+    #[cfg(feature = "next-version")]
+    if args.course != usual.course {
+        said += &format!(" --course {}", args.course.name());
     }
     if args.devices != usual.devices {
         said += &format!(" --devices {}", args.devices);

@@ -68,8 +68,8 @@ fn text(said: &Value) -> String {
         word(&said["lineage"])
     );
     text += &format!(
-        "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{}\n",
-        "NODE", "NAME", "ROLES", "MEMBER", "MAP", "SESSIONS", "IN SYNC"
+        "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{:<10}{}\n",
+        "NODE", "NAME", "ROLES", "MEMBER", "PROTOCOL", "MAP", "SESSIONS", "IN SYNC"
     );
     for node in said["nodes"].as_array().into_iter().flatten() {
         let says = &node["says"];
@@ -80,7 +80,7 @@ fn text(said: &Value) -> String {
             Some(_) => "no",
         };
         text += &format!(
-            "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{in_sync}\n",
+            "{:<6}{:<20}{:<28}{:<10}{:<10}{:<10}{:<10}{in_sync}\n",
             word(&node["id"]),
             word(&node["name"]),
             word(&node["roles"]),
@@ -89,6 +89,7 @@ fn text(said: &Value) -> String {
             } else {
                 word(&node["lease"])
             },
+            word(&node["protocol"]),
             word(&node["version"]),
             word(&says["sessions"]),
         );

@@ -33,10 +33,14 @@ impl LinkBook {
         let (Phase::Dialing, Some(conn)) = (&link.phase, link.conn) else {
             return;
         };
-        let (opener, hello) = Opener::new(&self.config.keys, me);
+        let (opener, hello) = Opener::new(&self.config.keys, me, self.config.versions);
         link.phase = Phase::AwaitChallenge(opener);
         link.heard = now;
-        out.send_after(conn, &Preface::new(Side::Peer).encode(), &hello);
+        out.send_after(
+            conn,
+            &Preface::offering(Side::Peer, self.config.versions).encode(),
+            &hello,
+        );
     }
 
     /// The dial, or the adoption of its socket, has failed. The connection is the caller's to close.
@@ -107,7 +111,7 @@ impl LinkBook {
             self.counters.links_refused_other += 1;
             return Err((ErrorCode::NotServed, text));
         }
-        link.incarnation = peer.incarnation;
+        (link.incarnation, link.version) = (peer.incarnation, peer.version);
         self.refuse_old(peer)?;
         self.links[index as usize].phase = Phase::AwaitReady;
         self.links[index as usize].heard = now;
@@ -133,7 +137,7 @@ impl LinkBook {
                 return Err((refusal.code(), refusal.to_string()));
             }
         };
-        link.incarnation = peer.incarnation;
+        (link.incarnation, link.version) = (peer.incarnation, peer.version);
         self.refuse_old(peer)?;
         let choice = self.choice(index);
         let (known, dialled_first) = match self.find(peer.node) {
@@ -222,6 +226,8 @@ impl LinkBook {
         let serial = self.serial;
         let link = &mut self.links[index as usize];
         let (node, conn) = (link.node, link.conn);
+        #[cfg(feature = "next-version")]
+        let version = link.version;
         link.phase = Phase::Up;
         link.deadline = Instant::NEVER;
         (link.heard, link.pinged, link.traffic, link.up_at) = (now, now, now, now);
@@ -234,6 +240,11 @@ impl LinkBook {
         out.push(LinkEffect::Event(ShardEvent::LinkUp { node, serial }));
         // Before the streams: how they are read depends on it.
         if let Some(conn) = conn {
+            #[cfg(feature = "next-version")]
+            if version >= trunkline_wire::next::VERSION || trunkline_wire::planted!(NewFrameToOld) {
+                let label = Text::clipped(&self.config.build);
+                out.send(conn, &trunkline_wire::peer::Build { label });
+            }
             out.send(conn, &announcement);
         }
         self.sync_regions(index, out);
