@@ -26,6 +26,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use trunkline_client::DeviceId;
 use trunkline_wire::auth::{DeviceToken, Secret};
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::Versions;
 
 /// Where devices connect, unless told otherwise.
 pub const DEVICE_ADDRESS: &str = "127.0.0.1:7400";
@@ -127,6 +129,17 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .checked_mul(ms)
         .map(Duration::from_millis)
         .ok_or_else(|| "too long".to_owned())
+}
+
+/// The highest protocol version that a process is to speak.
+///
+/// # Errors
+/// If this build doesn't speak it.
+#[cfg(feature = "next-version")]
+pub fn versions(text: &str) -> Result<Versions, String> {
+    let spoken = Versions::BUILD;
+    let versions = text.parse().ok().and_then(Versions::up_to);
+    versions.ok_or_else(|| format!("this build speaks the protocol versions {spoken}"))
 }
 
 #[cfg(test)]

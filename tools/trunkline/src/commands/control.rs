@@ -11,6 +11,8 @@ use trunkline_client::DeviceId;
 use trunkline_control::admin::Admin;
 use trunkline_control::config::{Config, InitialRegion, Interval};
 use trunkline_control::store::Force;
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::Versions;
 
 use super::moves::{self, Follow, MoveArgs};
 use crate::control_plane::ControlPlane;
@@ -59,6 +61,10 @@ struct Serve {
     /// A device's region is assigned within this time of its enrolment.
     #[arg(long, value_parser = super::duration)]
     initial_interval: Option<Duration>,
+    /// Speaks no protocol version above this one.
+    #[cfg(feature = "next-version")]
+    #[arg(long, hide = true, value_parser = super::versions)]
+    protocol_max: Option<Versions>,
     /// Prints one JSON object when it is ready.
     #[arg(long)]
     json: bool,
@@ -458,6 +464,10 @@ fn serve(args: &Serve) -> anyhow::Result<()> {
             .map(|(name, weight)| InitialRegion { name, weight })
             .collect::<Vec<_>>()
     });
+    #[cfg(feature = "next-version")]
+    if let Some(versions) = args.protocol_max {
+        config.versions = versions;
+    }
     config.initial_regions = args.initial_regions.clone().or(named).unwrap_or_default();
     let max = args
         .initial_interval

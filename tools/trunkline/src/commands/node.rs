@@ -9,6 +9,8 @@ use trunkline_net::backend::Backend;
 use trunkline_node::config::{Config, CoreList, Mode};
 use trunkline_node::run::Node;
 use trunkline_wire::control::Roles;
+#[cfg(feature = "next-version")]
+use trunkline_wire::preface::Versions;
 
 /// Runs one node of a cluster: a connection server, a messaging server, an instance of regions, or several of these.
 ///
@@ -77,6 +79,10 @@ pub struct Args {
     peer_advertise: Option<SocketAddr>,
     #[command(flatten)]
     tuning: super::tuning::Flags,
+    /// Speaks no protocol version above this one.
+    #[cfg(feature = "next-version")]
+    #[arg(long, hide = true, value_parser = super::versions)]
+    protocol_max: Option<Versions>,
     /// Prints one JSON object when it is ready.
     #[arg(long)]
     json: bool,
@@ -122,6 +128,8 @@ impl Args {
         set(&mut config.listen.peer, &self.peer_listen);
         set(&mut config.listen.http, &self.http_listen);
         set(&mut config.limits.direct_links_max, &self.direct_links_max);
+        #[cfg(feature = "next-version")]
+        set(&mut config.node.versions, &self.protocol_max);
         set_some(&mut config.advertise.device, &self.device_advertise);
         set_some(&mut config.advertise.peer, &self.peer_advertise);
         self.tuning.over(&mut config.tuning);
