@@ -131,6 +131,7 @@ impl Host {
             roles,
             keys: keys(),
             predictor: Default::default(),
+            affinity_lists_max: 1_000,
             seed: node.0.into(),
         };
         let router = Router::new(now, config, map);

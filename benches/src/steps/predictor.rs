@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use trunkline_core::predictor::{Affinity, Foresight, Habits, PARTNERS_MAX, Predictor};
-use trunkline_wire::id::DeviceKey;
+use trunkline_wire::id::PartnerKey;
 
 use super::{Entry, Step};
 use crate::{BATCH, DEVICES};
@@ -21,10 +21,10 @@ const PARTNERS: usize = PARTNERS_MAX + 8;
 /// A million messages a second from all devices together.
 const MESSAGES_A_SECOND: usize = 1_000_000;
 
-type Event = fn(&mut Predictor, u32, &mut Habits, DeviceKey, &mut Vec<Foresight>);
+type Event = fn(&mut Predictor, u32, &mut Habits, PartnerKey, &mut Vec<Foresight>);
 
-fn partner(n: usize) -> DeviceKey {
-    DeviceKey(((n % PARTNERS) as u128 + 1) << 64)
+fn partner(n: usize) -> PartnerKey {
+    PartnerKey((n % PARTNERS) as u64 + 1)
 }
 
 /// A device with a full list, which it has filled over a day.

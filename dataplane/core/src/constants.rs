@@ -81,6 +81,10 @@ pub const UNACKNOWLEDGED_PER_SESSION_MAX: usize = 4096;
 /// How many locations of devices at other nodes one shard remembers: at 28 bytes and their table, 4 MiB.
 pub const LOCATIONS_MAX: usize = 65_536;
 
+/// How many devices' affinity lists an instance remembers unless told otherwise, all shards together: at 200 bytes, 1 GB if so many
+/// devices ever connected.
+pub const AFFINITY_LISTS_MAX: usize = 5_000_000;
+
 /// How long a location that was asked for ahead of need is believed before it's asked for again.
 pub const LOCATION_FRESH: Duration = Duration::from_secs(10);
 /// How many locations one shard has asked for ahead of need, or remembers to have: at 100 bytes, under 2 MiB.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admission;
+pub mod archive;
 pub mod budget;
 pub mod constants;
 pub mod counters;

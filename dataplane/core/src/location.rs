@@ -3,7 +3,7 @@
 //! A wrong entry costs one extra hop and no message. Bounded by two generations: what was not used while the younger one filled up
 //! goes first.
 
-use trunkline_wire::id::{DeviceKey, Epoch};
+use trunkline_wire::id::{DeviceKey, Epoch, PartnerKey};
 
 use trunkline_wire::keyed::KeyMap;
 
@@ -33,6 +33,17 @@ impl Locations {
         let epoch = self.old.remove(&device)?;
         self.insert(device, epoch);
         Some(epoch)
+    }
+
+    /// As [`Locations::peek`], of a device that is known by a part of its key.
+    pub fn peek_partner(&self, device: PartnerKey) -> Option<Epoch> {
+        self.young.get(&device).or_else(|| self.old.get(&device)).copied()
+    }
+
+    /// Forgets where a device is that is known by a part of its key.
+    pub fn forget_partner(&mut self, device: PartnerKey) {
+        self.young.remove(&device);
+        self.old.remove(&device);
     }
 
     /// As [`Locations::find`], without counting as a use.

@@ -8,7 +8,7 @@ mod table;
 
 use std::collections::{BTreeSet, VecDeque};
 
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey};
 use trunkline_wire::time::Instant;
 
 pub use self::table::RECORD_BYTES;
@@ -62,6 +62,12 @@ impl Presence {
     /// The device's session, if it has one.
     pub fn find(&self, device: DeviceKey) -> Option<Epoch> {
         self.entries.find(device).map(|entry| entry.epoch)
+    }
+
+    /// A device that is known by a part of its key, and its session, if it has one.
+    pub fn find_partner(&self, device: PartnerKey) -> Option<(DeviceKey, Epoch)> {
+        let (device, entry) = self.entries.find_partner(device)?;
+        Some((device, entry.epoch))
     }
 
     /// The highest epoch that is known for the device, of a session that is or of one that was until lately.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 use trunkline_wire::device::Purpose;
-use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Instance, NodeId, RegionId};
+use trunkline_wire::id::{DeviceId, DeviceKey, Epoch, Instance, NodeId, PartnerKey, RegionId};
 use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
@@ -55,6 +55,15 @@ pub struct Unacknowledged {
     pub way: Way,
 }
 
+/// How far a session's region knows whom its device has to do with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// How often it was told.
+    pub counter: u16,
+    /// Something is to be told, and a timer will see to it.
+    pub due: bool,
+}
+
 /// A device's session.
 #[derive(Debug)]
 pub struct Session {
@@ -95,6 +104,8 @@ pub struct Session {
     pub last_way: Option<(Way, Trail)>,
     /// Whom it writes to and hears from; none before its first message.
     pub habits: Option<Box<Habits>>,
+    /// What of that its region has been told.
+    pub told: Told,
     delivery_next: u64,
     unacknowledged: VecDeque<Option<Unacknowledged>>,
     open_deliveries: usize,
@@ -219,6 +230,7 @@ impl Sessions {
             finishing: false,
             last_way: None,
             habits: None,
+            told: Told::default(),
             delivery_next: 1,
             unacknowledged: VecDeque::new(),
             open_deliveries: 0,
@@ -264,6 +276,11 @@ impl Sessions {
     /// As [`Sessions::of_device`], to look at.
     pub fn peek(&self, key: DeviceKey) -> Option<&Session> {
         self.by_key.get(&key).map(|&index| &self.slab[index as usize])
+    }
+
+    /// Whether a device that is known by a part of its key receives here.
+    pub fn has_partner(&self, device: PartnerKey) -> bool {
+        self.by_key.contains_key(&device)
     }
 
     /// Removes a session, unless it has ended already.

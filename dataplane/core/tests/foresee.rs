@@ -57,7 +57,7 @@ fn who_was_written_to_is_expected_to_be_written_to_again_and_leaving_withdraws_i
     };
     assert!(wished(&cluster));
     let expected = cluster.router(A).explain(a_key).expected;
-    assert_eq!(expected[0].device, b_key);
+    assert_eq!(expected[0].device, b_key.partner());
     cluster.disconnect(a);
     cluster.run_ms(50);
     assert!(cluster.withdrawn.contains(&(node(A), node(B), a_key)));

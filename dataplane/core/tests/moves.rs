@@ -543,3 +543,39 @@ fn a_stream_by_a_newer_map_is_not_taken_for_what_is_stale() {
     cluster.run_ms(10);
     assert_eq!(known_at(&mut cluster, R2, R, &name), Some(epoch));
 }
+
+#[test]
+fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
+    let mut cluster = cluster();
+    let device = in_r(&mut cluster, "d");
+    let conn = cluster.welcome(A, &device);
+    cluster.welcome(B, "b");
+    cluster.send(conn, "b", 0);
+    cluster.run_ms(20);
+    cluster.disconnect(conn);
+    cluster.run_ms(20);
+    let key = cluster.key(&device);
+    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
+    assert!(remembers(&mut cluster, R1) && !remembers(&mut cluster, S1));
+    // One of the new region's instances can't be reached at first.
+    cluster.cut_off(S2);
+    give(&mut cluster, &ALL, Step::Both, 2);
+    cluster.run_ms(50);
+    assert!(remembers(&mut cluster, S1) && !remembers(&mut cluster, S2));
+    cluster.join_again(S2);
+    cluster.run_ms(50);
+    assert!(remembers(&mut cluster, S2));
+    for (version, step) in [(3, Step::Switch), (4, Step::End)] {
+        give(&mut cluster, &ALL, step, version);
+        cluster.run_ms(50);
+    }
+    assert!(
+        !remembers(&mut cluster, R1) && !remembers(&mut cluster, R2),
+        "it has no place there any more"
+    );
+    cluster.cut_off(R1);
+    cluster.cut_off(R2);
+    cluster.welcome(A, &device);
+    let b = cluster.key("b").partner();
+    assert_eq!(cluster.router(A).explain(key).expected[0].device, b);
+}

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 use trunkline_core::admission::{AddressLimits, Rate};
+use trunkline_core::constants::AFFINITY_LISTS_MAX;
 pub use trunkline_core::link::DIRECT_LINKS_MAX;
 pub use trunkline_core::predictor::Mode;
 use trunkline_net::backend::Backend;
@@ -154,6 +155,8 @@ pub struct LimitsSection {
     pub sockets_max: u32,
     /// Links to other nodes beyond the required ones.
     pub direct_links_max: u32,
+    /// As an instance of regions: of how many devices it remembers whom they have to do with.
+    pub affinity_lists_max: usize,
     /// How long a first start waits for the control plane, in seconds.
     pub join_timeout_s: u32,
 }
@@ -163,6 +166,7 @@ impl Default for LimitsSection {
         LimitsSection {
             sockets_max: 65_536,
             direct_links_max: DIRECT_LINKS_MAX,
+            affinity_lists_max: AFFINITY_LISTS_MAX,
             join_timeout_s: 30,
         }
     }
@@ -535,6 +539,7 @@ mod tests {
             [limits]
             sockets_max = 10000
             direct_links_max = 8
+            affinity_lists_max = 1000
             join_timeout_s = 5
             [tuning]
             spin_us = 50
@@ -566,6 +571,7 @@ mod tests {
         );
         assert_eq!(config.advertise.peer, Some("10.0.0.1:7401".parse().unwrap()));
         assert_eq!(config.limits.direct_links_max, 8);
+        assert_eq!(config.limits.affinity_lists_max, 1_000);
         let options = config.tuning.options(&config.limits, Some(3));
         assert_eq!(
             options.tuning,

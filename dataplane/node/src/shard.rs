@@ -70,6 +70,8 @@ pub struct ShardConfig {
     pub direct_links_max: u32,
     /// Whether it foresees its devices' messages.
     pub predictor: Mode,
+    /// Devices whose affinity lists are remembered, by all shards together.
+    pub affinity_lists_max: usize,
     /// Where jitter comes from; another one for each shard.
     pub seed: u64,
     /// Where nonces come from.
@@ -174,6 +176,7 @@ impl<D: Driver> Shard<D> {
             roles: config.roles,
             keys: config.keys.clone(),
             predictor: config.predictor,
+            affinity_lists_max: config.affinity_lists_max.div_ceil(usize::from(config.shards)),
             seed: config.seed,
         };
         let links = LinkConfig {
@@ -536,6 +539,9 @@ impl<D: Driver> Shard<D> {
         let (taken, places) = self.book.budget();
         set(&stats.direct_links, taken);
         set(&stats.direct_links_max, places);
+        let (kept, places) = self.router.affinities();
+        set(&stats.affinities, kept);
+        set(&stats.affinities_max, places);
         set(&stats.links_missing, self.book.missing().count());
         set(&stats.unresolved, self.router.unresolved());
         set(&stats.queued_bytes, self.queued_bytes);

@@ -70,6 +70,10 @@ pub struct ShardStats {
     pub direct_links: AtomicU64,
     /// How many such places there are.
     pub direct_links_max: AtomicU64,
+    /// Devices of which it is remembered whom they have to do with.
+    pub affinities: AtomicU64,
+    /// How many these may be.
+    pub affinities_max: AtomicU64,
     /// Required links that are not.
     pub links_missing: AtomicU64,
     /// Confirmed messages without a report.
@@ -106,6 +110,8 @@ impl Default for ShardStats {
             links_up: AtomicU64::new(0),
             direct_links: AtomicU64::new(0),
             direct_links_max: AtomicU64::new(0),
+            affinities: AtomicU64::new(0),
+            affinities_max: AtomicU64::new(0),
             links_missing: AtomicU64::new(0),
             unresolved: AtomicU64::new(0),
             queued_bytes: AtomicU64::new(0),

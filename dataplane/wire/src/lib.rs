@@ -5,6 +5,7 @@
 //! The byte tables are in `PROTOCOL.md` beside this crate.
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod auth;
 pub mod codec;
 pub mod common;

@@ -25,7 +25,7 @@ pub use self::error::MapError;
 use self::overrides::Overrides;
 pub use self::replica::{Plan, Refusal, accept};
 pub use crate::control::{MapId, Roles};
-use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
+use crate::id::{DeviceKey, Incarnation, NodeId, PartnerKey, RegionId};
 
 /// How many slots the keys of devices are spread over.
 pub const SLOTS: usize = 65_536;
@@ -158,6 +158,12 @@ impl Map {
     pub fn region_of(&self, key: DeviceKey) -> RegionId {
         let slot = self.slots[usize::from(key.slot())];
         self.overrides.find(key).unwrap_or(slot)
+    }
+
+    /// As [`Map::region_of`], of a device that is known by a part of its key.
+    pub fn region_of_partner(&self, key: PartnerKey) -> RegionId {
+        let region = self.overrides.find_partner(key);
+        region.unwrap_or(self.slots[usize::from(key.slot())])
     }
 
     /// The second region at which a device's sessions are registered, while it moves.

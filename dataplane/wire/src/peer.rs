@@ -3,13 +3,14 @@
 //! Links are multiplexed: one carries the messages of all devices of both nodes. Every frame names the device it concerns by its
 //! key, so that the receiver finds the shard that owns it.
 
+use crate::affinity::{AffinityList, AffinityVersion};
 #[cfg(feature = "next-version")]
 use crate::codec::Text;
 use crate::codec::{DecodeError, Field, Reader, Tail};
 use crate::common::{Failure, Ping, Pong};
 use crate::device::PAYLOAD_BYTES_MAX;
 use crate::frame::frames;
-use crate::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
+use crate::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, PartnerKey, RegionId};
 use crate::report::{Answer, Number, Trail, TtlMs, Way};
 
 /// The largest body of a frame on a link: a payload and what surrounds it.
@@ -146,7 +147,26 @@ frames! {
         /// Somebody is expected to write to a device. To an instance of its region, which answers with a [`Location`] if it knows one.
         0x50 WhereIs {
             /// The device.
+            device: PartnerKey,
+        }
+        /// A device's affinity list as its session at the sender has learnt it, for every instance of the device's region; also from an
+        /// instance of the region that a device leaves to those of the one that it moves to.
+        0x51 Remember {
+            /// The device.
             device: DeviceKey,
+            /// Which state of the list: of two, the later one counts.
+            version: AffinityVersion,
+            /// The list.
+            list: AffinityList,
+        }
+        /// What the region remembers of a device that has registered with it, for the connection server where it is now.
+        0x52 Recall {
+            /// The device.
+            device: DeviceKey,
+            /// Which state of the list.
+            version: AffinityVersion,
+            /// The list.
+            list: AffinityList,
         }
 
         /// A session exists. From its connection server to every instance of the device's region.

@@ -33,6 +33,7 @@ macro_rules! bugs {
 }
 
 bugs! {
+    ForgetAffinity => "forget-affinity", "An instance hands no history to the server where a device has turned up.";
     // What an instance knows of its region's devices.
     AcceptOlderEpoch => "accept-older-epoch", "an instance takes a registration with a lower epoch than the one it holds";
     UnregisterAnyEpoch => "unregister-any-epoch", "an unregistration removes the device whatever epoch it names";

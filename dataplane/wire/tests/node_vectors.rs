@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+use trunkline_wire::affinity::{Acquaintance, AffinityEntry, AffinityList, AffinityVersion, AffinityWeight};
 use trunkline_wire::codec::{Tail, Text};
 use trunkline_wire::control::{
     Admin, AdminAnswer, ControlFrame, Join, Joined, Leave, MapAck, MapBegin, MapId, MapNack, MapPart, MapRequest,
@@ -12,8 +13,8 @@ use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, Epoch, Incarnation, Instance, NodeId, RegionId};
 use trunkline_wire::peer::{
     LinkChallenge, LinkClose, LinkClosed, LinkHello, LinkProof, LinkReady, Locate, Located, Location, MapTaken,
-    MapVersion, Outdated, PeerFrame, Register, Registered, Relay, Reply, SyncBegin, SyncEnd, Synced, Unregister,
-    WhereIs,
+    MapVersion, Outdated, PeerFrame, Recall, Register, Registered, Relay, Remember, Reply, SyncBegin, SyncEnd, Synced,
+    Unregister, WhereIs,
 };
 use trunkline_wire::preface::VERSION_MIN;
 use trunkline_wire::report::{Answer, Outcome, RetryReason, Trail, Way};
@@ -148,9 +149,9 @@ fn where_a_device_is() {
         "1c0000226b30b4af57e5a5b8195f8b98605fcaf403000068e5cf8b0105000000",
     );
     check(
-        WhereIs { device: BOB },
+        WhereIs { device: BOB.partner() },
         PeerFrame::WhereIs,
-        "100000506b30b4af57e5a5b8195f8b98605fcaf4",
+        "080000506b30b4af195fcaf4",
     );
     check(
         Locate {
@@ -171,6 +172,30 @@ fn where_a_device_is() {
         PeerFrame::Located,
         "1f00003802006b30b4af57e5a5b8195f8b98605fcaf403000068e5cf8b010500000001",
     );
+}
+
+#[test]
+fn whom_a_device_has_to_do_with() {
+    let version = AffinityVersion {
+        clock: CLOCK,
+        counter: 7,
+    };
+    let mut list = AffinityList::new(1_700_000_000, 100);
+    list.push(AffinityEntry {
+        partner: ALICE.partner(),
+        weight: AffinityWeight::of(Acquaintance {
+            unanswered: true,
+            sent: 3,
+            received: 1,
+            earlier: 100,
+        }),
+    });
+    let device = BOB;
+    let body = "6b30b4af57e5a5b8195f8b98605fcaf403000068e5cf8b01070000f153656401c1dc4a3c71872b3739a2";
+    let remember = Remember { device, version, list };
+    check(remember, PeerFrame::Remember, &format!("2a000051{body}"));
+    let recall = Recall { device, version, list };
+    check(recall, PeerFrame::Recall, &format!("2a000052{body}"));
 }
 
 #[test]

@@ -7,10 +7,12 @@ mod scored;
 use std::fmt;
 use std::str::FromStr;
 
-use trunkline_core::constants::LOCATIONS_MAX;
+use trunkline_core::archive::Archive;
+use trunkline_core::constants::{AFFINITY_LISTS_MAX, LOCATIONS_MAX};
 use trunkline_core::location::Locations;
-use trunkline_core::predictor::{Foresight, Habits, Predictor};
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
+use trunkline_core::predictor::{Affinity, Foresight, Habits, Predictor};
+use trunkline_wire::affinity::AffinityVersion;
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey};
 
 use self::linked::Caches;
 use self::lru::Lru;
@@ -129,7 +131,9 @@ pub(crate) struct Nodes {
     predictors: Vec<Predictor>,
     locations: Vec<Locations>,
     caches: Caches,
-    /// By device; what it was taken from its region with when it attached, and learnt since.
+    /// What the devices' regions remember of them.
+    archive: Archive,
+    /// By device; what its region handed out when it attached, and what its session has learnt since.
     habits: Vec<Habits>,
     foresights: Vec<Foresight>,
 }
@@ -140,6 +144,7 @@ impl Nodes {
             predictors: vec![Predictor::new(); setup.nodes],
             locations: (0..setup.nodes).map(|_| Locations::new(LOCATIONS_MAX)).collect(),
             caches: Caches::new(setup),
+            archive: Archive::new(AFFINITY_LISTS_MAX),
             habits: vec![Habits::default(); devices],
             foresights: Vec::new(),
         }
@@ -154,8 +159,17 @@ impl Nodes {
                     self.caches.withdraw(left, node, key(device));
                 }
             }
-            // The region hands over the history and nothing else.
-            self.habits[device] = Habits::new(self.habits[device].affinity().clone());
+            let version = AffinityVersion {
+                clock: world.sessions,
+                counter: 0,
+            };
+            let told = self.habits[device].affinity().digest();
+            self.archive.keep(key(device), version, &told);
+        }
+        // The region hands out what it remembers, and nothing else.
+        self.habits[device] = Habits::default();
+        if let Some((version, list)) = self.archive.recall(key(device)) {
+            self.habits[device].recall(version, &Affinity::recall(&list));
         }
         let node = world.places[device].expect("it has just attached");
         self.predictors[node].attached(time, &mut self.habits[device], &mut self.foresights);
@@ -170,9 +184,19 @@ impl Nodes {
             self.learn(from, recipient, to, world);
         }
         let time = seconds(now);
-        self.predictors[from].sent(time, &mut self.habits[sender], key(recipient), &mut self.foresights);
+        self.predictors[from].sent(
+            time,
+            &mut self.habits[sender],
+            key(recipient).partner(),
+            &mut self.foresights,
+        );
         self.act(now, from, sender, world);
-        self.predictors[to].delivered(time, &mut self.habits[recipient], key(sender), &mut self.foresights);
+        self.predictors[to].delivered(
+            time,
+            &mut self.habits[recipient],
+            key(sender).partner(),
+            &mut self.foresights,
+        );
         self.act(now, to, recipient, world);
     }
 
@@ -215,7 +239,7 @@ fn key(device: usize) -> DeviceKey {
     DeviceKey(device as u128 + 1)
 }
 
-fn device_of(key: DeviceKey) -> usize {
+fn device_of(key: PartnerKey) -> usize {
     key.0 as usize - 1
 }
 

@@ -39,6 +39,7 @@ mod pairs;
 pub mod planted;
 pub mod promise;
 pub mod propagation;
+mod recall;
 pub mod scale;
 pub mod scenario;
 mod strangers;

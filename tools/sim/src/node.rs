@@ -219,6 +219,7 @@ impl NodeHost {
                 token_key: None,
                 direct_links_max: trunkline_core::link::DIRECT_LINKS_MAX,
                 predictor: Default::default(),
+                affinity_lists_max: AFFINITY_LISTS_MAX,
                 seed: random.u64(..),
                 entropy: Entropy::seeded(random.u64(..)),
                 gates: Arc::clone(&gates),
@@ -277,3 +278,5 @@ impl Process {
 const DRAIN_RATE: u32 = 20;
 /// Within which it has sent all of them away.
 pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(7);
+/// More than there are devices.
+const AFFINITY_LISTS_MAX: usize = 10_000;

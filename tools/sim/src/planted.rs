@@ -24,7 +24,8 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::NoUnregister
         | Bug::HeldForever
         | Bug::ReplyToWrongNode
-        | Bug::DuplicateForward => "roam",
+        | Bug::DuplicateForward
+        | Bug::ForgetAffinity => "roam",
         Bug::OfflineBeforeSync | Bug::DialWithoutWait => "deaths",
         Bug::OfflineUnasked
         | Bug::SiblingIgnored

@@ -9,6 +9,7 @@ use trunkline_client::Purpose;
 use trunkline_core::constants::{FENCING, GONE_AFTER, LEASE, RETRIES_A_SECOND, RETRIES_PERCENT, SUSPECT_AFTER};
 use trunkline_core::counters::Counters;
 use trunkline_core::link::LinkStatus;
+use trunkline_core::router::Router;
 use trunkline_net::driver::Driver;
 use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
 use trunkline_wire::map::{Map, MapId};
@@ -20,6 +21,7 @@ use crate::model::Model;
 use crate::node::NodeNo;
 use crate::pairs::Pairs;
 use crate::promise::{Checked, Promise};
+use crate::recall::Recalls;
 use crate::sums::Sums;
 
 /// What was seen before.
@@ -27,6 +29,7 @@ use crate::sums::Sums;
 pub(crate) struct Watch {
     pub(crate) model: Model,
     pub(crate) pairs: Pairs,
+    pub(crate) recalls: Recalls,
     /// What processes that are gone had counted.
     pub(crate) dead: Sums,
     /// Devices with several sessions, and since when.
@@ -63,7 +66,7 @@ impl Watch {
 }
 
 /// Where a device has sessions.
-type Sessions = BTreeMap<DeviceKey, Vec<(Epoch, NodeNo)>>;
+pub(crate) type Sessions = BTreeMap<DeviceKey, Vec<(Epoch, NodeNo)>>;
 
 impl Cluster {
     /// What must hold at any time.
@@ -83,6 +86,7 @@ impl Cluster {
         if now >= self.watch.agreement_at {
             self.watch.agreement_at = now + AGREEMENT_INTERVAL;
             self.check_agreement(now, &sessions)?;
+            self.check_recalled(now, &sessions)?;
         }
         for phone in &mut self.phones {
             if self.site.world.is_paused(phone.address) {
@@ -415,7 +419,7 @@ impl Cluster {
     }
 
     /// The instances of a device's region, by the newest map in use.
-    fn instances_of(&self, device: DeviceKey) -> Vec<NodeNo> {
+    pub(crate) fn instances_of(&self, device: DeviceKey) -> Vec<NodeNo> {
         let maps = self.nodes.iter().filter_map(|host| {
             let shard = host.process.as_ref()?.shards.first()?;
             Some(shard.router().map())
@@ -639,7 +643,13 @@ impl Cluster {
         self.devices().find(|no| self.devices[no.0 as usize].key == key)
     }
 
-    fn name(&self, node: NodeNo) -> &str {
+    /// The routers of a node that runs.
+    pub(crate) fn shards(&self, node: NodeNo) -> impl Iterator<Item = &Router> {
+        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+        shards.map(|shard| shard.router())
+    }
+
+    pub(crate) fn name(&self, node: NodeNo) -> &str {
         &self.nodes[node.0].spec.name
     }
 }
@@ -647,9 +657,9 @@ impl Cluster {
 /// How often instances are compared with servers.
 const AGREEMENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Between an instance and a server that had nothing wrong for so long there is a link, and a stream was taken.
-const CALM_AFTER: Duration = Duration::from_secs(8);
+pub(crate) const CALM_AFTER: Duration = Duration::from_secs(8);
 /// News of a session take a moment, and several seconds if a queue is in its way.
-const AGREE_WITHIN: Duration = Duration::from_secs(4);
+pub(crate) const AGREE_WITHIN: Duration = Duration::from_secs(4);
 /// Nodes look at their links now and then, and the simulator at them.
 const SUSPECT_SLACK: Duration = Duration::from_millis(1_500);
 /// Over which dials are counted.

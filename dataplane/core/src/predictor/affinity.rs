@@ -1,8 +1,10 @@
 //! Whom a device writes to and hears from: the part of its history that outlives a session.
 //!
-//! Bounded: the partner that was longest without a message goes first.
+//! Bounded: the partner that was longest without a message goes first. A session knows more of each partner, and of more of them, than
+//! the [`AffinityList`] that its region keeps for the next one.
 
-use trunkline_wire::id::DeviceKey;
+use trunkline_wire::affinity::{AFFINITY_ENTRIES_MAX, Acquaintance, AffinityEntry, AffinityList, AffinityWeight};
+use trunkline_wire::id::PartnerKey;
 
 /// How many partners are remembered. On mail with large groups 24 hit 0.05 more than 16, on other traffic as much; every decision looks
 /// at all of them.
@@ -12,7 +14,7 @@ pub const PARTNERS_MAX: usize = 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Partner {
     /// Who.
-    pub device: DeviceKey,
+    pub device: PartnerKey,
     /// When it was last written to.
     pub sent_at: u32,
     /// And when the time before that.
@@ -23,10 +25,12 @@ pub struct Partner {
     pub sent: u8,
     /// How often it was heard from, as far as that can be counted.
     pub received: u8,
+    /// Known from an earlier session, by way of the region; no message went either way in this one.
+    pub recalled: bool,
 }
 
 impl Partner {
-    fn new(device: DeviceKey) -> Partner {
+    fn new(device: PartnerKey) -> Partner {
         Partner {
             device,
             sent_at: 0,
@@ -34,6 +38,7 @@ impl Partner {
             received_at: 0,
             sent: 0,
             received: 0,
+            recalled: false,
         }
     }
 
@@ -64,6 +69,46 @@ impl Affinity {
         Affinity { partners, novelty }
     }
 
+    /// What the region has kept of it.
+    pub fn recall(list: &AffinityList) -> Affinity {
+        let mut at = list.at;
+        let partner = |entry: &AffinityEntry| {
+            let known = entry.weight.acquaintance();
+            at = at.saturating_sub(known.earlier);
+            let (sent_at, received_at) = if known.unanswered { (0, at) } else { (at, 0) };
+            Partner {
+                sent_at,
+                received_at,
+                sent: known.sent,
+                received: known.received,
+                recalled: true,
+                ..Partner::new(entry.partner)
+            }
+        };
+        let partners = list.entries().iter().map(partner).collect();
+        Affinity::restore(partners, list.novelty)
+    }
+
+    /// What the region is to keep of it: the most recent ones.
+    pub fn digest(&self) -> AffinityList {
+        let first = self.partners.first().map_or(0, Partner::touched_at);
+        let (mut list, mut at) = (AffinityList::new(first, self.novelty), first);
+        for partner in self.partners.iter().take(AFFINITY_ENTRIES_MAX) {
+            let known = Acquaintance {
+                unanswered: partner.is_unanswered(),
+                sent: partner.sent,
+                received: partner.received,
+                earlier: at.saturating_sub(partner.touched_at()),
+            };
+            let weight = AffinityWeight::of(known);
+            // From where the reader will be, so that what is rounded doesn't add up.
+            at = at.saturating_sub(weight.acquaintance().earlier);
+            let partner = partner.device;
+            list.push(AffinityEntry { partner, weight });
+        }
+        list
+    }
+
     /// The most recent first.
     pub fn partners(&self) -> &[Partner] {
         &self.partners
@@ -80,7 +125,7 @@ impl Affinity {
     }
 
     /// The device has written to `to`. Returns when it had done so before (0: never, as far as known).
-    pub fn sent(&mut self, now: u32, to: DeviceKey) -> u32 {
+    pub fn sent(&mut self, now: u32, to: PartnerKey) -> u32 {
         let (partner, is_new) = self.touch(to);
         let before = partner.sent_at;
         partner.sent_before = before;
@@ -92,7 +137,7 @@ impl Affinity {
     }
 
     /// The device has heard from `from`.
-    pub fn received(&mut self, now: u32, from: DeviceKey) {
+    pub fn received(&mut self, now: u32, from: PartnerKey) {
         let (partner, _) = self.touch(from);
         partner.received_at = now.max(partner.received_at);
         partner.received = partner.received.saturating_add(1);
@@ -110,6 +155,7 @@ impl Affinity {
                     ours.received_at = ours.received_at.max(theirs.received_at);
                     ours.sent = ours.sent.max(theirs.sent);
                     ours.received = ours.received.max(theirs.received);
+                    ours.recalled &= theirs.recalled;
                 }
             }
         }
@@ -117,7 +163,7 @@ impl Affinity {
     }
 
     /// Moves `device` to the front, or puts it there.
-    fn touch(&mut self, device: DeviceKey) -> (&mut Partner, bool) {
+    fn touch(&mut self, device: PartnerKey) -> (&mut Partner, bool) {
         let known = self.partners.iter().position(|partner| partner.device == device);
         match known {
             Some(at) => self.partners[..=at].rotate_right(1),
@@ -126,6 +172,7 @@ impl Affinity {
                 self.partners.insert(0, Partner::new(device));
             }
         }
+        self.partners[0].recalled = false;
         (&mut self.partners[0], known.is_none())
     }
 }
@@ -137,15 +184,15 @@ const NOVELTY_SPAN: u8 = 10;
 mod tests {
     use super::*;
 
-    const fn key(n: u128) -> DeviceKey {
-        DeviceKey(n << 64)
+    const fn key(n: u64) -> PartnerKey {
+        PartnerKey(n)
     }
 
     #[test]
     fn the_partner_that_was_longest_without_a_message_goes_first() {
         let mut list = Affinity::default();
         for n in 0..100 {
-            list.sent(n + 1, key(u128::from(n)));
+            list.sent(n + 1, key(u64::from(n)));
             // One that is heard from all the time.
             list.received(n + 1, key(1_000));
             assert!(list.partners().len() <= PARTNERS_MAX);
@@ -153,7 +200,7 @@ mod tests {
         let kept: Vec<_> = list.partners().iter().map(|partner| partner.device).collect();
         assert_eq!(kept[0], key(1_000));
         assert_eq!(kept[1], key(99));
-        assert_eq!(kept[PARTNERS_MAX - 1], key(100 - PARTNERS_MAX as u128 + 1));
+        assert_eq!(kept[PARTNERS_MAX - 1], key(100 - PARTNERS_MAX as u64 + 1));
     }
 
     #[test]
@@ -184,10 +231,40 @@ mod tests {
     }
 
     #[test]
+    fn what_the_region_keeps_tells_who_how_often_and_when() {
+        let mut list = Affinity::default();
+        let mut now = 1_700_000_000;
+        for n in 0..40u8 {
+            now += 3_000 * u32::from(n);
+            list.sent(now, key(u64::from(n)));
+            if n % 3 == 0 {
+                list.received(now + 60, key(u64::from(n)));
+            }
+            for again in 0..n % 5 {
+                list.sent(now + u32::from(again), key(u64::from(n)));
+            }
+        }
+        let kept = list.digest();
+        assert_eq!(kept.entries().len(), AFFINITY_ENTRIES_MAX);
+        let recalled = Affinity::recall(&kept);
+        assert_eq!(recalled.digest(), kept, "it comes back as it went, however often");
+        assert_eq!(recalled.novelty(), list.novelty());
+        for (was, is) in list.partners().iter().zip(recalled.partners()) {
+            assert_eq!(
+                (is.device, is.is_unanswered(), is.recalled),
+                (was.device, was.is_unanswered(), true)
+            );
+            let age = |partner: &Partner| now - partner.touched_at().min(now);
+            assert!(age(is).abs_diff(age(was)) <= age(was) / 16 + 1, "{was:?} {is:?}");
+            assert_eq!((u32::from(is.sent) + 1).ilog2(), (u32::from(was.sent) + 1).ilog2());
+        }
+    }
+
+    #[test]
     fn who_writes_to_new_devices_only_is_known_for_it() {
         let mut list = Affinity::default();
         for n in 0..100 {
-            list.sent(n, key(u128::from(n)));
+            list.sent(n, key(u64::from(n)));
         }
         assert!(list.novelty() > 200, "{}", list.novelty());
         for n in 0..100 {

@@ -133,14 +133,14 @@ pub(super) fn prior(at: usize) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_wire::id::DeviceKey;
+    use trunkline_wire::id::PartnerKey;
 
     #[test]
     fn every_feature_has_a_weight_of_its_own() {
         let mut list = Affinity::default();
         for n in 0..40u32 {
-            list.sent(1_000 + n * n * n * 50, DeviceKey(u128::from(n % 20) << 64));
-            list.received(1_001 + n * n * n * 50, DeviceKey(u128::from(n % 7) << 64));
+            list.sent(1_000 + n * n * n * 50, PartnerKey(u64::from(n % 20)));
+            list.received(1_001 + n * n * n * 50, PartnerKey(u64::from(n % 7)));
         }
         for kind in [Kind::Attached, Kind::Sent, Kind::Delivered] {
             for rank in 0..list.partners().len() {

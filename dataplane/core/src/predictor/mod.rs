@@ -29,7 +29,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use trunkline_wire::id::DeviceKey;
+use trunkline_wire::affinity::AffinityVersion;
+use trunkline_wire::id::{DeviceKey, PartnerKey};
 
 pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
 pub use self::worth::Worth;
@@ -108,7 +109,9 @@ pub struct Habits {
     second: u32,
     messages: u8,
     hints: u8,
-    hinted: Option<DeviceKey>,
+    hinted: Option<PartnerKey>,
+    /// The latest state of the list that the region has handed out.
+    recalled: AffinityVersion,
 }
 
 /// When partners were scored, and after what. Their features follow from this and the list, which hasn't changed since: they are worked
@@ -123,16 +126,46 @@ struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foresight {
     /// Who will be written to.
-    pub device: DeviceKey,
+    pub device: PartnerKey,
     /// How likely. [`Worth::NONE`]: no longer expected.
     pub worth: Worth,
+}
+
+/// A partner, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Who.
+    pub device: PartnerKey,
+    /// How likely it is written to next.
+    pub worth: Worth,
+    /// Where it is known from.
+    pub origin: Origin,
+}
+
+/// Where a partner is known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Messages of this session.
+    Session,
+    /// The region's list, from earlier sessions.
+    Region,
+}
+
+impl Origin {
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Session => "session",
+            Origin::Region => "region",
+        }
+    }
 }
 
 /// What a shard foresees for one of its devices, as the shard that owns the other device is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expectation {
     /// Who will be written to.
-    pub device: DeviceKey,
+    pub device: PartnerKey,
     /// By whom.
     pub by: DeviceKey,
     /// How likely. [`Worth::NONE`]: no longer expected.
@@ -176,7 +209,7 @@ impl Predictor {
     }
 
     /// The device has sent a message to `to`.
-    pub fn sent(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) {
+    pub fn sent(&mut self, now: u32, habits: &mut Habits, to: PartnerKey, out: &mut Vec<Foresight>) {
         if self.mode == Mode::Off {
             return;
         }
@@ -198,7 +231,7 @@ impl Predictor {
     }
 
     /// The device was handed a message of `from`, which foretells its answer.
-    pub fn delivered(&mut self, now: u32, habits: &mut Habits, from: DeviceKey, out: &mut Vec<Foresight>) {
+    pub fn delivered(&mut self, now: u32, habits: &mut Habits, from: PartnerKey, out: &mut Vec<Foresight>) {
         if self.mode == Mode::Off {
             return;
         }
@@ -220,7 +253,7 @@ impl Predictor {
 
     /// The device says that it's about to write to `to`. It is believed as far as hints have proved true here. Returns whether it was
     /// within its rate.
-    pub fn hinted(&mut self, now: u32, habits: &mut Habits, to: DeviceKey, out: &mut Vec<Foresight>) -> bool {
+    pub fn hinted(&mut self, now: u32, habits: &mut Habits, to: PartnerKey, out: &mut Vec<Foresight>) -> bool {
         habits.turn_to(now);
         if self.mode == Mode::Off || habits.hints >= HINTS_A_SECOND {
             self.counters.hints_refused += 1;
@@ -261,16 +294,21 @@ impl Predictor {
     }
 
     /// Every partner with how likely it is written to next, for people. The most recent first.
-    pub fn explain(&self, now: u32, habits: &Habits) -> Vec<Foresight> {
+    pub fn explain(&self, now: u32, habits: &Habits) -> Vec<Explained> {
         let bases = bases(&habits.affinity, habits.sends);
         let base = self.model.base(&bases);
         let partners = habits.affinity.partners().iter().enumerate();
         partners
             .map(|(rank, partner)| {
                 let partnership = partnership(&habits.affinity, rank, Kind::Attached, 0, now);
-                Foresight {
+                Explained {
                     device: partner.device,
                     worth: worth(logistic(base + self.model.sum(&partnership))),
+                    origin: if partner.recalled {
+                        Origin::Region
+                    } else {
+                        Origin::Session
+                    },
                 }
             })
             .collect()
@@ -306,7 +344,7 @@ impl Predictor {
     }
 
     /// Learns from what came of the last decision: a message to `to`, or none.
-    fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<DeviceKey>) {
+    fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<PartnerKey>) {
         let Some(Decision { at, kind }) = habits.decision.take() else {
             if to.is_some() {
                 self.counters.predictions_new += 1;
@@ -365,13 +403,19 @@ impl Habits {
         &self.affinity
     }
 
-    /// More history has arrived.
-    pub fn join(&mut self, history: &Affinity) {
-        self.affinity.join(history);
-        self.decision = None;
+    /// What the region remembers has arrived. Returns whether it was news.
+    pub fn recall(&mut self, version: AffinityVersion, history: &Affinity) -> bool {
+        let is_news = version > self.recalled;
+        if is_news {
+            self.recalled = version;
+            self.affinity.join(history);
+            // The list has changed under it.
+            self.decision = None;
+        }
+        is_news
     }
 
-    fn sent(&mut self, now: u32, to: DeviceKey) {
+    fn sent(&mut self, now: u32, to: PartnerKey) {
         self.anchor = self.affinity.sent(now, to);
         self.sends = self.sends.saturating_add(1);
         // The list has changed under it.

@@ -113,7 +113,7 @@ mod tests {
     use super::super::features::{Kind, bases, partnership};
     use super::*;
     use crate::predictor::Affinity;
-    use trunkline_wire::id::DeviceKey;
+    use trunkline_wire::id::PartnerKey;
 
     #[test]
     fn the_curve_is_the_logistic_one() {
@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn what_happens_often_becomes_likely_and_what_never_happens_unlikely() {
         let mut list = Affinity::default();
-        list.received(100, DeviceKey(1 << 64));
-        list.sent(200, DeviceKey(2 << 64));
+        list.received(100, PartnerKey(1));
+        list.sent(200, PartnerKey(2));
         let bases = bases(&list, 0);
         let of = |at| partnership(&list, at, Kind::Attached, 0, 5_000);
         let mut model = Model::new();

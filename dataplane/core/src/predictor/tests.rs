@@ -1,13 +1,13 @@
 use super::*;
 
-const fn key(n: u128) -> DeviceKey {
-    DeviceKey(n << 64)
+const fn key(n: u64) -> PartnerKey {
+    PartnerKey(n)
 }
 
-const ANN: DeviceKey = key(1);
-const BOB: DeviceKey = key(2);
+const ANN: PartnerKey = key(1);
+const BOB: PartnerKey = key(2);
 
-fn worth_of(foresights: &[Foresight], device: DeviceKey) -> Worth {
+fn worth_of(foresights: &[Foresight], device: PartnerKey) -> Worth {
     let found = foresights.iter().find(|foresight| foresight.device == device);
     found.map_or(Worth::NONE, |foresight| foresight.worth)
 }
@@ -29,7 +29,9 @@ fn a_message_that_was_delivered_foretells_its_answer() {
     out.clear();
     predictor.sent(1_010, &mut habits, ANN, &mut out);
     predictor.detached(1_011, &mut habits, &mut Vec::new());
-    let answered = worth_of(&predictor.explain(1_012, &habits), ANN);
+    let explained = predictor.explain(1_012, &habits);
+    assert_eq!((explained[0].device, explained[0].origin), (ANN, Origin::Session));
+    let answered = explained[0].worth;
     assert!(answered < waiting);
 }
 
@@ -44,7 +46,12 @@ fn history_foretells_from_the_first_second_at_another_node() {
             &mut Vec::new(),
         );
     }
-    let (mut there, mut moved, mut out) = (Predictor::new(), Habits::new(habits.affinity().clone()), Vec::new());
+    let (mut there, mut moved, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    let version = |counter| AffinityVersion { clock: 1, counter };
+    let told = Affinity::recall(&habits.affinity().digest());
+    assert!(moved.recall(version(1), &told));
+    // Each instance of the region tells the same.
+    assert!(!moved.recall(version(1), &told) && !moved.recall(version(0), &told));
     there.attached(4_000, &mut moved, &mut out);
     assert!(worth_of(&out, ANN) > worth_of(&out, BOB));
     assert!(worth_of(&out, ANN) >= FORESEEN);
@@ -118,7 +125,7 @@ fn the_same_messages_make_the_same_predictions_and_clocks_that_jump_do_no_harm()
         let mut rng = fastrand::Rng::with_seed(5);
         for _ in 0..20_000 {
             let now = rng.u32(..);
-            let (one, other) = (rng.usize(0..20), rng.u128(0..40));
+            let (one, other) = (rng.usize(0..20), rng.u64(0..40));
             match rng.u8(0..4) {
                 0 => predictor.attached(now, &mut devices[one], &mut out),
                 1 => predictor.sent(now, &mut devices[one], key(other), &mut out),

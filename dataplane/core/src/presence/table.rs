@@ -3,10 +3,10 @@
 //!
 //! Ten million devices in one table would move in one turn, for a second or more, whenever it has grown full; here a 64th of them do.
 
-use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
+use hashbrown::{Equivalent, HashMap};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey};
 use trunkline_wire::keyed::KeyHasher;
 
 /// Where a device is.
@@ -25,6 +25,12 @@ pub const RECORD_BYTES: usize = (size_of::<(Key, Record)>() + 1) * 8 / 7;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C, packed(4))]
 struct Key(DeviceKey);
+
+impl Equivalent<Key> for PartnerKey {
+    fn equivalent(&self, key: &Key) -> bool {
+        { key.0 }.partner() == *self
+    }
+}
 
 /// An entry in the same manner.
 #[derive(Clone, Copy, Debug)]
@@ -79,18 +85,26 @@ impl Default for Table {
 
 impl Table {
     pub(super) fn find(&self, device: DeviceKey) -> Option<Entry> {
-        self.parts[part(device)].get(&Key(device)).map(|record| record.entry())
+        self.parts[part(device.partner())]
+            .get(&Key(device))
+            .map(|record| record.entry())
+    }
+
+    /// A device that is known by a part of its key.
+    pub(super) fn find_partner(&self, device: PartnerKey) -> Option<(DeviceKey, Entry)> {
+        let (key, record) = self.parts[part(device)].get_key_value(&device)?;
+        Some((key.0, record.entry()))
     }
 
     /// Adds the device, or replaces what was known of it.
     pub(super) fn set(&mut self, device: DeviceKey, entry: Entry) {
-        let before = self.parts[part(device)].insert(Key(device), Record::new(entry));
+        let before = self.parts[part(device.partner())].insert(Key(device), Record::new(entry));
         self.length += usize::from(before.is_none());
     }
 
     /// Returns whether it was there.
     pub(super) fn remove(&mut self, device: DeviceKey) -> bool {
-        let was_there = self.parts[part(device)].remove(&Key(device)).is_some();
+        let was_there = self.parts[part(device.partner())].remove(&Key(device)).is_some();
         self.length -= usize::from(was_there);
         was_there
     }
@@ -114,7 +128,7 @@ impl Table {
 }
 
 /// By bits of the key by which neither its slot nor its shard is chosen.
-fn part(device: DeviceKey) -> usize {
+fn part(device: PartnerKey) -> usize {
     (device.0 >> 32) as usize % PARTS
 }
 
@@ -141,6 +155,8 @@ mod tests {
         assert_eq!(table.iter().count(), 1_000);
         for n in 0..1_000 {
             assert_eq!(table.find(device(n)), Some(entry(n + 1)));
+            let found = table.find_partner(device(n).partner());
+            assert_eq!(found, Some((device(n), entry(n + 1))));
         }
         assert!(table.remove(device(3)) && !table.remove(device(3)));
         assert_eq!((table.len(), table.find(device(3))), (999, None));

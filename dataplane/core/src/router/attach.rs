@@ -319,6 +319,7 @@ impl Router {
                 .detached(now.unix_seconds(), habits, &mut self.foresights);
             self.foresee(now, ended.key, out);
         }
+        self.tell_last(now, &mut ended, out);
         if ended.purpose == Purpose::Full && how == End::Unregister && !trunkline_wire::planted!(NoUnregister) {
             // By an older map it may be registered elsewhere too.
             let map = std::sync::Arc::clone(&self.map);

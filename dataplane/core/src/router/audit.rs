@@ -114,6 +114,10 @@ impl Router {
         if self.locations.len() > LOCATIONS_MAX {
             return fail(format!("{} locations", self.locations.len()));
         }
+        let (kept, may_be) = self.affinities();
+        if kept > may_be {
+            return fail(format!("{kept} affinity lists, and {may_be} may be"));
+        }
         let waiting: usize = self
             .asked
             .values()

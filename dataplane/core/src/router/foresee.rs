@@ -10,11 +10,10 @@
 
 use std::time::Duration;
 
-use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
+use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId, PartnerKey};
 use trunkline_wire::peer::{Location, WhereIs};
 use trunkline_wire::time::Instant;
 
-use super::route::preferred_instance;
 use super::{Now, Router, SessionRef};
 use crate::constants::{LOCATION_FRESH, PREFETCHES_MAX};
 use crate::link::Wish;
@@ -38,7 +37,7 @@ pub(super) struct Prefetch {
 impl Router {
     /// A device says whom it's about to write to. Beyond its rate, it isn't listened to.
     pub(super) fn intend(&mut self, now: Now, session: SessionRef, recipient: IdRef<'_>, out: &mut Outbox) {
-        let to = self.config.keys.device_key(recipient);
+        let to = self.config.keys.device_key(recipient).partner();
         let Some(sender) = self.sessions.find(session) else {
             return;
         };
@@ -63,7 +62,7 @@ impl Router {
                 worth: foresight.worth,
                 half_life,
             };
-            let owner = self.owner(expectation.device);
+            let owner = expectation.device.shard(self.config.shards);
             if owner == self.config.shard {
                 self.expect(now, &expectation, out);
             } else {
@@ -81,14 +80,17 @@ impl Router {
             worth,
             half_life,
         } = *expectation;
-        debug_assert!(self.is_own(device), "a device belongs to one shard");
+        debug_assert!(
+            device.shard(self.config.shards) == self.config.shard,
+            "a device belongs to one shard"
+        );
         if worth == Worth::NONE {
             return self.withdraw(device, by, out);
         }
-        if self.sessions.peek(device).is_some() {
+        if self.sessions.has_partner(device) {
             return;
         }
-        let known = self.locations.peek(device);
+        let known = self.locations.peek_partner(device);
         if let Some(epoch) = known {
             self.wish(epoch.node, worth, half_life, by, out);
         }
@@ -119,12 +121,12 @@ impl Router {
     }
 
     /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region.
-    pub(super) fn where_is(&mut self, from: NodeId, device: DeviceKey, out: &mut Outbox) {
-        let region = self.map.region_of(device);
+    pub(super) fn where_is(&mut self, from: NodeId, device: PartnerKey, out: &mut Outbox) {
+        let region = self.map.region_of_partner(device);
         if !self.served.contains(&region) || !self.ready(from) {
             return;
         }
-        if let Some(epoch) = self.present(device) {
+        if let Some((device, epoch)) = self.present(device) {
             self.counters.locations_told += 1;
             out.link(from, &Location { device, epoch });
         }
@@ -132,7 +134,7 @@ impl Router {
 
     /// The location of `device` has become known: what waited for it is wished for.
     pub(super) fn fulfil(&mut self, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
-        let Some(prefetch) = self.prefetches.get_mut(&device) else {
+        let Some(prefetch) = self.prefetches.get_mut(&device.partner()) else {
             return;
         };
         let by = prefetch.by;
@@ -153,8 +155,8 @@ impl Router {
         }
     }
 
-    fn withdraw(&mut self, device: DeviceKey, by: DeviceKey, out: &mut Outbox) {
-        if let Some(epoch) = self.locations.peek(device)
+    fn withdraw(&mut self, device: PartnerKey, by: DeviceKey, out: &mut Outbox) {
+        if let Some(epoch) = self.locations.peek_partner(device)
             && epoch.node != self.config.node
         {
             out.withdraw_wish(epoch.node, by);
@@ -163,20 +165,20 @@ impl Router {
         let is_its_own = prefetch.is_some_and(|prefetch| prefetch.by == by && !prefetch.shared);
         if is_its_own && self.prefetches.remove(&device).is_some_and(|prefetch| prefetch.news) {
             self.counters.locations_withdrawn += 1;
-            self.locations.forget(device);
+            self.locations.forget_partner(device);
         }
     }
 
-    fn ask_where(&mut self, device: DeviceKey, out: &mut Outbox) {
-        let region = self.map.region_of(device);
+    fn ask_where(&mut self, device: PartnerKey, out: &mut Outbox) {
+        let region = self.map.region_of_partner(device);
         if self.served.contains(&region) {
-            if let Some(epoch) = self.present(device) {
+            if let Some((device, epoch)) = self.present(device) {
                 self.learn_location(device, epoch, out);
             }
             return;
         }
         let count = self.map.instances(region).len();
-        let first = preferred_instance(device, count);
+        let first = (device.0 >> 32) as usize;
         for step in 0..count {
             let node = self.map.instances(region)[(first + step) % count];
             if self.ready(node) {
@@ -187,9 +189,9 @@ impl Router {
     }
 
     /// Where this instance has it registered.
-    fn present(&self, device: DeviceKey) -> Option<Epoch> {
-        let region = self.map.region_of(device);
-        self.presence.get(&region).and_then(|presence| presence.find(device))
+    fn present(&self, device: PartnerKey) -> Option<(DeviceKey, Epoch)> {
+        let region = self.map.region_of_partner(device);
+        self.presence.get(&region)?.find_partner(device)
     }
 
     /// Forgets that locations were asked for a while ago. Returns whether that has made room.

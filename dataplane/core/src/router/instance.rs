@@ -103,6 +103,7 @@ impl Router {
         match presence.register(device, epoch, sync) {
             Registration::Taken { replaced } => {
                 self.counters.presence_registered += 1;
+                self.hand_out(now, device, epoch, out);
                 if let Some(older) = replaced.filter(|older| older.node != from) {
                     self.tell_outdated(now, device, older, epoch, out);
                 }
@@ -184,7 +185,7 @@ impl Router {
     }
 
     /// The session of a device by all that this node knows as an instance: also of a region that the device leaves, or comes to.
-    fn find_present(&self, device: DeviceKey) -> Option<Epoch> {
+    pub(super) fn find_present(&self, device: DeviceKey) -> Option<Epoch> {
         let known = self.presence.values().filter_map(|presence| presence.find(device));
         known.max()
     }

@@ -10,6 +10,7 @@
 //! | `timers` | what is due for sessions: late welcomes, the silent, the slow |
 //! | `send` | what becomes of a message that a device sends: retries, and its one report |
 //! | `foresee` | what is expected of devices: locations asked for ahead of need, wishes for links |
+//! | `remember` | how a device's history follows it from server to server |
 //! | `route` | where a message goes next, and its delivery |
 //! | `instance` | what this node does as an instance of a region: registrations, streams, "offline" |
 //! | `passed` | what is answered at once when the link is lost that a message went over |
@@ -25,23 +26,27 @@ mod instance;
 mod moves;
 mod passed;
 mod peers;
+mod remember;
 mod route;
 mod send;
 mod timers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_wire::auth::ClusterKeys;
 use trunkline_wire::control::Roles;
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId, ShardId};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey, RegionId, ShardId};
 use trunkline_wire::map::Map;
 use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
 pub use self::audit::Breach;
+pub use self::remember::REMEMBER_AFTER;
+use crate::archive::Archive;
 use crate::budget::RetryBudget;
 use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE};
 use crate::counters::Counters;
@@ -49,7 +54,7 @@ use crate::epoch::EpochClock;
 use crate::link::need::partners;
 use crate::location::Locations;
 use crate::outbox::Outbox;
-use crate::predictor::{Foresight, Mode, Predictor, PredictorCounters};
+use crate::predictor::{Explained, Foresight, Mode, Predictor, PredictorCounters};
 use crate::presence::Presence;
 pub use crate::session::SessionRef;
 use crate::session::Sessions;
@@ -59,8 +64,9 @@ use foresee::Prefetch;
 use instance::Asked;
 use moves::Versions;
 use passed::Passed;
+use remember::HandOver;
 use timers::Timer;
-use trunkline_wire::keyed::KeyMap;
+use trunkline_wire::keyed::{KeyHasher, KeyMap};
 
 /// The present, as a turn of the shard sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +99,8 @@ pub struct Config {
     pub keys: ClusterKeys,
     /// Whether it foresees its devices' messages.
     pub predictor: Mode,
+    /// How many devices' affinity lists this shard remembers, as an instance of regions.
+    pub affinity_lists_max: usize,
     /// Where jitter comes from.
     pub seed: u64,
 }
@@ -127,7 +135,7 @@ pub struct Router {
     predictor: Predictor,
     /// What was just foreseen and not acted on yet.
     foresights: Vec<Foresight>,
-    prefetches: KeyMap<Prefetch>,
+    prefetches: HashMap<PartnerKey, Prefetch, BuildHasherDefault<KeyHasher>>,
     locations: Locations,
     links: BTreeMap<NodeId, LinkView>,
     passed: Passed,
@@ -138,6 +146,8 @@ pub struct Router {
     /// Also of regions that a connection server's newer map says it serves.
     presence: BTreeMap<RegionId, Presence>,
     sources: Sources,
+    archive: Archive,
+    hand_over: HandOver,
     asked: BTreeMap<DeviceKey, Asked>,
     asked_bytes: usize,
     ticked: Instant,
@@ -192,7 +202,9 @@ pub struct Explanation {
     /// The way of the last message that was delivered to it here, and the nodes that it passed.
     pub last_way: Option<(Way, Trail)>,
     /// Whom it has to do with, and how likely it writes to each next; the most recent first.
-    pub expected: Vec<Foresight>,
+    pub expected: Vec<Explained>,
+    /// As an instance of its region: how many partners it keeps of it.
+    pub kept: Option<usize>,
 }
 
 impl Router {
@@ -214,13 +226,15 @@ impl Router {
             retry_budget: RetryBudget::new(now.at, config.shards),
             predictor: Predictor::in_mode(config.predictor),
             foresights: Vec::new(),
-            prefetches: KeyMap::default(),
+            prefetches: HashMap::default(),
             locations: Locations::new(LOCATIONS_MAX),
             links: BTreeMap::new(),
             passed: Passed::default(),
             served: BTreeSet::new(),
             presence: BTreeMap::new(),
             sources: Sources::default(),
+            archive: Archive::new(config.affinity_lists_max),
+            hand_over: HandOver::default(),
             asked: BTreeMap::new(),
             asked_bytes: 0,
             ticked: now.at,
@@ -251,6 +265,7 @@ impl Router {
         self.tick_drain(now, out);
         self.tick_unresolved(now, out);
         self.tick_instance(now, out);
+        self.tick_hand_over(out);
         while let Some(&(at, device, epoch)) = self.superseded_forget.front() {
             if at > now.at {
                 break;
@@ -274,6 +289,7 @@ impl Router {
             .min(unresolved)
             .min(self.instance_deadline())
             .min(self.drain_deadline())
+            .min(self.hand_over_deadline())
             .min(away);
         self.due
     }
@@ -359,6 +375,7 @@ impl Router {
             superseded: self.superseded.get(&device).copied(),
             location: location.map(|epoch| (epoch, self.ready(epoch.node))),
             presence: self.presence.get(&region).and_then(|presence| presence.find(device)),
+            kept: self.kept(device),
             in_sync: self.served.contains(&region).then(|| self.sources.in_sync(region)),
             last_way: session.and_then(|session| session.last_way),
             expected: session

@@ -52,7 +52,9 @@ impl Router {
             }
             PeerFrame::Reply(_) => Concern::Here,
             PeerFrame::Location(f) => Concern::Device(f.device),
-            PeerFrame::WhereIs(f) => Concern::Device(f.device),
+            PeerFrame::WhereIs(f) => Concern::Shard(f.device.shard(self.config.shards)),
+            PeerFrame::Remember(f) => Concern::Device(f.device),
+            PeerFrame::Recall(f) => Concern::Device(f.device),
             PeerFrame::Register(_)
             | PeerFrame::Registered(_)
             | PeerFrame::Unregister(_)
@@ -135,6 +137,8 @@ impl Router {
             }
             PeerFrame::Location(hint) => self.learn_location(hint.device, hint.epoch, out),
             PeerFrame::WhereIs(question) => self.where_is(from, question.device, out),
+            PeerFrame::Remember(told) => self.take_affinity(now, told, out),
+            PeerFrame::Recall(recall) => self.recalled(now, recall, out),
             PeerFrame::Register(Register { region, device, epoch }) => {
                 self.register_at(now, from, *region, *device, *epoch, out);
             }
@@ -177,6 +181,7 @@ impl Router {
                 // What was announced was on the link before.
                 self.version_forgotten(node);
                 self.relay_to(now, node, out);
+                self.hand_over_again(node);
             }
             ShardEvent::LinkDown { node, serial } => {
                 if let Some(LinkView::Up { serial: current }) = self.links.get(&node)
@@ -202,6 +207,7 @@ impl Router {
                     self.syncs_waiting.push((map_version, node, region, sync));
                 } else {
                     self.stream_sessions(node, region, sync, out);
+                    self.tell_again(now, region);
                 }
             }
             // The link's book counts these.
@@ -221,10 +227,14 @@ impl Router {
         let before = std::mem::replace(&mut self.map, Arc::clone(&map));
         self.serve_regions(now);
         self.reassign(now, &before, out);
+        if !map.assigns_as(&before) {
+            self.hand_over(before);
+        }
         let version = map.id().version;
         for (needed, node, region, sync) in std::mem::take(&mut self.syncs_waiting) {
             if needed <= version {
                 self.stream_sessions(node, region, sync, out);
+                self.tell_again(now, region);
             } else {
                 self.syncs_waiting.push((needed, node, region, sync));
             }

@@ -13,7 +13,7 @@ use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
 use trunkline_wire::peer::{Forward, Location, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Way};
 
-use super::{Now, Router};
+use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{DEVICE_QUEUE_BYTES_MAX, UNACKNOWLEDGED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
 use crate::session::{SessionRef, State, Unacknowledged};
@@ -246,8 +246,10 @@ impl Router {
         }
         device.last_way = Some((way, forward.trail));
         let habits = device.habits.get_or_insert_default();
+        let from = forward.sender_key.partner();
         self.predictor
-            .delivered(now.unix_seconds(), habits, forward.sender_key, &mut self.foresights);
+            .delivered(now.unix_seconds(), habits, from, &mut self.foresights);
+        let is_untold = !device.told.due;
         let recipient = device.key;
         self.counters.messages_delivered += 1;
         *match way {
@@ -266,6 +268,9 @@ impl Router {
         if trunkline_wire::planted!(DeliveredWhenWritten) && delivery > 0 {
             let answer = Answer::Final(Outcome::Delivered { late: false });
             self.reply(now, message_id(forward), &forward.trail, answer, way, out);
+        }
+        if is_untold {
+            self.tell_later(now.at + REMEMBER_AFTER, session);
         }
         self.foresee(now, recipient, out);
     }

@@ -7,7 +7,7 @@ use trunkline_wire::peer::{Forward, Reply, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
 use trunkline_wire::time::Instant;
 
-use super::{Now, Router};
+use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
 use crate::session::SessionRef;
@@ -117,7 +117,10 @@ impl Router {
         if let Some(sender) = self.sessions.find(session) {
             let habits = sender.habits.get_or_insert_default();
             self.predictor
-                .sent(now.unix_seconds(), habits, recipient, &mut self.foresights);
+                .sent(now.unix_seconds(), habits, recipient.partner(), &mut self.foresights);
+            if !sender.told.due {
+                self.tell_later(now.at + REMEMBER_AFTER, session);
+            }
         }
         self.dispatch(now, &forward, out);
         self.foresee(now, device, out);

@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Idle,
     /// It has bytes waiting and takes none. At most one entry a session.
     Slow,
+    /// Its region is told whom it has to do with. At most one entry a session.
+    Remember,
 }
 
 impl Router {
@@ -66,6 +68,7 @@ impl Router {
                     let text = "nothing was heard in time; ping more often";
                     self.device_fault(now, reference, ErrorCode::IdleTimeout, text, out);
                 }
+                (Timer::Remember, State::Open | State::Registering { .. }) => self.tell_region(now, reference, out),
                 (Timer::Slow, State::Open | State::Registering { .. }) => {
                     if session.queued == 0 {
                         session.slow_watched = false;

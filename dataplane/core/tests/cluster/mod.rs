@@ -139,6 +139,7 @@ impl Cluster {
                     roles,
                     keys: keys.clone(),
                     predictor: Default::default(),
+                    affinity_lists_max: 1_000,
                     seed: index as u64,
                 },
                 Arc::clone(&map),

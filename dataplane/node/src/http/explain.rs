@@ -67,10 +67,10 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
     });
     let region = |id: RegionId| json!({ "id": id.0, "name": map.region(id).map(|region| region.name.clone()) });
     // Keys, not names: a node doesn't keep the names of those who aren't connected to it.
-    let expected = found
-        .expected
-        .iter()
-        .map(|foresight| json!({ "key": foresight.device.to_string(), "per_mille": foresight.worth.to_per_mille() }));
+    let expected = found.expected.iter().map(|partner| {
+        let (key, per_mille) = (partner.device.to_string(), partner.worth.to_per_mille());
+        json!({ "key": key, "per_mille": per_mille, "from": partner.origin.name() })
+    });
     json!({
         "device": device,
         "key": found.key.to_string(),
@@ -86,6 +86,7 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         "location": found.location.map(|(at, ready)| json!({ "epoch": epoch(at), "name": name(at.node), "ready": ready })),
         "presence": found.presence.map(epoch),
         "in_sync": found.in_sync,
+        "remembered": found.kept,
         "last_way": last_way,
         "expected": expected.collect::<Vec<_>>(),
         "links": links,

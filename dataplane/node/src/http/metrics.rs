@@ -48,6 +48,14 @@ const GAUGES: &[Gauge] = &[
         "Places for links beyond the required ones",
         |shard| &shard.direct_links_max,
     ),
+    (
+        "affinities",
+        "Devices of which this instance remembers whom they have to do with",
+        |shard| &shard.affinities,
+    ),
+    ("affinities_max", "Devices of which it may", |shard| {
+        &shard.affinities_max
+    }),
     ("links_missing", "Required links that are not up", |shard| {
         &shard.links_missing
     }),

@@ -46,6 +46,7 @@ pub(super) fn start_shards<D: Driver + 'static>(
             token_key: token_key.clone(),
             direct_links_max: config.limits.direct_links_max,
             predictor: config.node.predictor,
+            affinity_lists_max: config.limits.affinity_lists_max,
             seed: u64::from_le_bytes(random_bytes()),
             entropy: Entropy::System,
             gates: Arc::clone(&shared.gates),

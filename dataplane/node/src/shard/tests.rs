@@ -48,6 +48,7 @@ fn pair(sockets_max: u32) -> Pair {
             token_key: None,
             direct_links_max: 1,
             predictor: Default::default(),
+            affinity_lists_max: 10,
             seed: 1,
             entropy: Entropy::seeded(1),
             gates: Arc::clone(&gates),

@@ -8,7 +8,7 @@
 //!
 //! **Invariant**: entries ascend by key, none twice.
 
-use crate::id::{DeviceKey, RegionId};
+use crate::id::{DeviceKey, PartnerKey, RegionId};
 
 /// See the module's text. Immutable.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +69,17 @@ impl Overrides {
         Some(near[found].region)
     }
 
+    /// As [`Overrides::find`], of a device that is known by a part of its key: looks at all of its slot.
+    pub(super) fn find_partner(&self, key: PartnerKey) -> Option<RegionId> {
+        let first = DeviceKey(u128::from(key.slot()) << 112);
+        let start = self.entries.partition_point(|entry| { entry.key } < first);
+        let mut slot = self.entries[start..]
+            .iter()
+            .take_while(|entry| { entry.key }.slot() == key.slot());
+        let found = slot.find(|entry| { entry.key }.partner() == key)?;
+        Some(found.region)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -115,6 +126,7 @@ mod tests {
             assert!(overrides.iter().eq(all.iter().map(|(key, region)| (*key, *region))));
             for (key, region) in &all {
                 assert_eq!(overrides.find(*key), Some(*region));
+                assert_eq!(overrides.find_partner(key.partner()), Some(*region));
                 for near in [key.0.wrapping_add(1), key.0.wrapping_sub(1)] {
                     assert_eq!(overrides.find(DeviceKey(near)), all.get(&DeviceKey(near)).copied());
                 }

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use proptest::strategy::Union;
+use trunkline_wire::affinity::{AFFINITY_ENTRIES_MAX, AffinityEntry, AffinityList, AffinityVersion, AffinityWeight};
 #[cfg(feature = "next-version")]
 use trunkline_wire::codec::Newer;
 use trunkline_wire::codec::{Tail, Text};
 use trunkline_wire::common::{Failure, Ping, Pong};
 use trunkline_wire::control::*;
 use trunkline_wire::device::*;
-use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, RegionId};
+use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Incarnation, Instance, NodeId, PartnerKey, RegionId};
 use trunkline_wire::peer::*;
 #[cfg(feature = "next-version")]
 use trunkline_wire::preface::VERSION_MAX;
@@ -249,6 +250,22 @@ macro_rules! link {
     };
 }
 
+fn affinity_version() -> impl Strategy<Value = AffinityVersion> {
+    (1u64.., any::<u16>()).prop_map(|(clock, counter)| AffinityVersion { clock, counter })
+}
+
+fn affinity() -> impl Strategy<Value = AffinityList> {
+    let entries = prop::collection::vec((any::<u64>(), any::<u16>()), 0..=AFFINITY_ENTRIES_MAX);
+    (any::<u32>(), any::<u8>(), entries).prop_map(|(at, novelty, entries)| {
+        let mut list = AffinityList::new(at, novelty);
+        for (partner, weight) in entries {
+            let (partner, weight) = (PartnerKey(partner), AffinityWeight(weight));
+            list.push(AffinityEntry { partner, weight });
+        }
+        list
+    })
+}
+
 pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
     let target = prop_oneof![
         epoch().prop_map(|gone| Target::Region { gone }),
@@ -281,7 +298,19 @@ pub fn peer_frame() -> impl Strategy<Value = PeerFrame<'static>> {
             device: key(),
             epoch: epoch()
         }),
-        arm!(PeerFrame::WhereIs { device: key() }),
+        arm!(PeerFrame::WhereIs {
+            device: any::<u64>().prop_map(PartnerKey)
+        }),
+        arm!(PeerFrame::Remember {
+            device: key(),
+            version: affinity_version(),
+            list: affinity()
+        }),
+        arm!(PeerFrame::Recall {
+            device: key(),
+            version: affinity_version(),
+            list: affinity()
+        }),
         arm!(PeerFrame::Register {
             region: region(),
             device: key(),

@@ -101,6 +101,7 @@ impl<'a> Cluster<'a> {
                 roles: roles(index, plan.servers),
                 keys: keys.clone(),
                 predictor: Default::default(),
+                affinity_lists_max: 1_000,
                 seed: plan.seed.wrapping_add(index as u64),
             };
             Host {

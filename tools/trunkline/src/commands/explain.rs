@@ -42,7 +42,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             continue;
         };
         instance["says"] = match http::json(address, "/explain", &query) {
-            Ok(answer) => serde_json::json!({ "presence": answer["presence"], "in_sync": answer["in_sync"] }),
+            Ok(answer) => serde_json::json!({
+                "presence": answer["presence"],
+                "in_sync": answer["in_sync"],
+                "remembered": answer["remembered"],
+            }),
             Err(error) => serde_json::json!({ "error": format!("{error:#}") }),
         };
     }
@@ -87,9 +91,10 @@ fn text(device: &DeviceId, said: &Value) -> String {
             Value::Null => String::new(),
             says if says["error"].is_string() => format!(", {}", word(&says["error"])),
             says => format!(
-                ", knows {}, in sync: {}",
+                ", knows {}, in sync: {}, remembers {} partners",
                 word(&says["presence"]),
-                word(&says["in_sync"])
+                word(&says["in_sync"]),
+                says["remembered"].as_u64().unwrap_or(0)
             ),
         };
         text += &format!(
@@ -111,9 +116,13 @@ fn text(device: &DeviceId, said: &Value) -> String {
         let per_mille = expected["per_mille"].as_u64().unwrap_or(0);
         let key = word(&expected["key"]);
         text += &format!(
-            "expected    to write to {key} next: {}.{} %\n",
+            "expected    to write to {key} next: {}.{} % (known from {})\n",
             per_mille / 10,
-            per_mille % 10
+            per_mille % 10,
+            match expected["from"].as_str() {
+                Some("region") => "its region, from earlier sessions",
+                _ => "this session",
+            }
         );
     }
     text

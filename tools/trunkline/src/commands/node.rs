@@ -71,6 +71,9 @@ pub struct Args {
     /// none.
     #[arg(long, env = "TRUNKLINE_DIRECT_LINKS_MAX")]
     direct_links_max: Option<u32>,
+    /// As an instance of regions: of how many devices it remembers whom they write to and hear from, at 200 bytes each.
+    #[arg(long, env = "TRUNKLINE_AFFINITY_LISTS_MAX")]
+    affinity_lists_max: Option<usize>,
     /// What devices are told, if they reach it elsewhere.
     #[arg(long)]
     device_advertise: Option<SocketAddr>,
@@ -130,6 +133,7 @@ impl Args {
         set(&mut config.limits.direct_links_max, &self.direct_links_max);
         #[cfg(feature = "next-version")]
         set(&mut config.node.versions, &self.protocol_max);
+        set(&mut config.limits.affinity_lists_max, &self.affinity_lists_max);
         set_some(&mut config.advertise.device, &self.device_advertise);
         set_some(&mut config.advertise.peer, &self.peer_advertise);
         self.tuning.over(&mut config.tuning);

@@ -1,0 +1,86 @@
+//! Whom a device has to do with follows it: what an instance of its region remembers is known where the device is.
+//!
+//! It is looked at only where nothing was in the way: of a session that began while instance and server had been in touch for a while.
+
+use std::collections::BTreeMap;
+
+use trunkline_core::predictor::PARTNERS_MAX;
+use trunkline_wire::affinity::AFFINITY_ENTRIES_MAX;
+use trunkline_wire::id::{DeviceKey, Epoch, PartnerKey};
+use trunkline_wire::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::node::NodeNo;
+use crate::promise::{Checked, Promise};
+use crate::watch::{AGREE_WITHIN, CALM_AFTER, Sessions};
+
+/// What was seen of each session that an instance knows of.
+#[derive(Debug, Default)]
+pub(crate) struct Recalls(BTreeMap<(NodeNo, DeviceKey, Epoch), Seen>);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// When it was first seen, nothing had been in the way.
+    clear: bool,
+    /// Since when its server doesn't know what the instance does.
+    unknown: Option<Instant>,
+}
+
+impl Cluster {
+    /// What an instance remembers of a device reaches the server where it turns up.
+    pub(crate) fn check_recalled(&mut self, now: Instant, sessions: &Sessions) -> Checked {
+        let mut recalls = BTreeMap::new();
+        for (&device, all) in sessions {
+            let Some(no) = self.device_of(device) else { continue };
+            for instance in self.instances_of(device) {
+                let Some(&(epoch, server)) = all
+                    .iter()
+                    .find(|(epoch, _)| self.presence_at(instance, no) == Some(*epoch))
+                else {
+                    continue;
+                };
+                let calm = self.watch.pairs.are_calm(instance, server, now, CALM_AFTER);
+                let key = (instance, device, epoch);
+                let first = Seen {
+                    clear: calm,
+                    unknown: None,
+                };
+                let mut seen = self.watch.recalls.0.get(&key).copied().unwrap_or(first);
+                // A fault may have taken it away later: a list that is told late is handed on once.
+                seen.clear &= calm;
+                let differs = seen.clear && !self.is_known(instance, server, device, epoch);
+                seen.unknown = differs.then_some(seen.unknown.unwrap_or(now));
+                recalls.insert(key, seen);
+            }
+        }
+        self.watch.recalls = Recalls(recalls);
+        let long = |seen: &Seen| seen.unknown.is_some_and(|since| now.since(since) > AGREE_WITHIN);
+        let late = self.watch.recalls.0.iter().find(|(_, seen)| long(seen));
+        let Some((&(instance, device, epoch), _)) = late else {
+            return Ok(());
+        };
+        let what = format!(
+            "{epoch} began within reach of {}, which remembers whom its device has to do with, and its server doesn't know",
+            self.name(instance)
+        );
+        Err(self.of_device(Promise::Convergence, what, device))
+    }
+
+    fn is_known(&self, instance: NodeNo, server: NodeNo, device: DeviceKey, epoch: Epoch) -> bool {
+        let remembered = self.shards(instance).find_map(|router| router.remembered(device));
+        let Some((_, remembered)) = remembered.filter(|(version, _)| version.clock < epoch.clock) else {
+            return true;
+        };
+        let explained = self.shards(server).map(|router| router.explain(device));
+        let session = explained.into_iter().find(|explained| explained.session == Some(epoch));
+        let known: Vec<PartnerKey> = session
+            .map(|session| session.expected.iter().map(|partner| partner.device).collect())
+            .unwrap_or_default();
+        // A full list has had to let some go.
+        known.len() + AFFINITY_ENTRIES_MAX > PARTNERS_MAX
+            || remembered
+                .partners()
+                .iter()
+                .all(|partner| known.contains(&partner.device))
+    }
+}
