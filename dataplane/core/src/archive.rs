@@ -1,7 +1,7 @@
 //! What a region remembers of whom its devices have to do with, as one instance's shard has it: affinity lists that outlive sessions.
 //!
-//! A device's list is joined by version: the later one's word counts for what both know, and what only the earlier one knows stays while
-//! there is room. Order and repetition change nothing that a prediction would notice. Nothing depends on it but how good predictions
+//! A device's list is joined by version: the later one's word counts for what both know, but for counts, of which the higher ones do; what
+//! only the earlier one knows stays while there is room. Order and repetition change nothing that a prediction would notice. Nothing depends on it but how good predictions
 //! are, so that instances needn't agree, and what is lost is learnt anew.
 //!
 //! **Bounded**: so many lists; the one that was longest neither told nor asked for goes first. Records have a fixed size and lie in
@@ -116,9 +116,8 @@ impl Archive {
         let (known, kept) = (record.version(), record.list());
         let (first, second) = if version >= known { (list, &kept) } else { (&kept, list) };
         let mut joined = Affinity::recall(first);
-        joined.join(&Affinity::recall(second));
-        let mut joined = joined.digest();
-        joined.novelty = first.novelty;
+        joined.complete(&Affinity::recall(second));
+        let joined = joined.digest();
         *self.record_mut(place) = Record {
             newer: self.record(place).newer,
             older: self.record(place).older,

@@ -92,16 +92,23 @@ impl Affinity {
     /// What the region is to keep of it: the most recent ones.
     pub fn digest(&self) -> AffinityList {
         let first = self.partners.first().map_or(0, Partner::touched_at);
-        let (mut list, mut at) = (AffinityList::new(first, self.novelty), first);
+        let (mut list, mut at, mut before) = (AffinityList::new(first, self.novelty), first, first);
         for partner in self.partners.iter().take(AFFINITY_ENTRIES_MAX) {
+            let touched_at = partner.touched_at();
+            let earlier = match before - touched_at {
+                // Recipients of one mail stay as near to each other as they were.
+                near @ 0..=NEAR_SECONDS => near,
+                // From where the reader will be, so that what is rounded doesn't add up.
+                _ => at.saturating_sub(touched_at),
+            };
+            before = touched_at;
             let known = Acquaintance {
                 unanswered: partner.is_unanswered(),
                 sent: partner.sent,
                 received: partner.received,
-                earlier: at.saturating_sub(partner.touched_at()),
+                earlier,
             };
             let weight = AffinityWeight::of(known);
-            // From where the reader will be, so that what is rounded doesn't add up.
             at = at.saturating_sub(weight.acquaintance().earlier);
             let partner = partner.device;
             list.push(AffinityEntry { partner, weight });
@@ -162,6 +169,22 @@ impl Affinity {
         *self = Affinity::restore(all, self.novelty.max(other.novelty));
     }
 
+    /// Takes from an older list of the same device what this one doesn't know, and the higher counts. Times stay as they are: those of one
+    /// list lie exactly so far apart as its messages did, which times of two that were rounded don't.
+    pub fn complete(&mut self, older: &Affinity) {
+        let mut all = std::mem::take(&mut self.partners);
+        for theirs in &older.partners {
+            match all.iter_mut().find(|ours| ours.device == theirs.device) {
+                None => all.push(*theirs),
+                Some(ours) => {
+                    ours.sent = ours.sent.max(theirs.sent);
+                    ours.received = ours.received.max(theirs.received);
+                }
+            }
+        }
+        *self = Affinity::restore(all, self.novelty);
+    }
+
     /// Moves `device` to the front, or puts it there.
     fn touch(&mut self, device: PartnerKey) -> (&mut Partner, bool) {
         let known = self.partners.iter().position(|partner| partner.device == device);
@@ -176,6 +199,9 @@ impl Affinity {
         (&mut self.partners[0], known.is_none())
     }
 }
+
+/// What is no further apart than this may have been of one piece; see `features`.
+const NEAR_SECONDS: u32 = 60;
 
 /// Over how many messages the novelty is averaged.
 const NOVELTY_SPAN: u8 = 10;
