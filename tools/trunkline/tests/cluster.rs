@@ -266,3 +266,31 @@ fn a_drained_server_stays_drained_though_it_and_control_start_anew_until_that_is
     cluster.ask(&["drain", "edge", "--undo"]);
     until("it takes devices again", || !draining() && get(&http, "/readyz").0);
 }
+
+#[test]
+fn a_server_that_comes_back_at_another_address_is_reached_there_directly() {
+    let mut cluster = Cluster::start();
+    cluster.node("one", &["--roles", "connection"]);
+    cluster.node("two", &["--roles", "connection"]);
+    cluster.ready();
+    let one = cluster.nodes[2].address("device");
+    let sent = |way: &str| {
+        // Who writes three times is worth a link.
+        let output = run([
+            "send", "--server", &one, "--from", "alice", "--to", "bob", "--count", "3", "--json", "hello",
+        ]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = last_json(&output);
+        let reports = said["reports"].as_array().unwrap();
+        assert!(reports.iter().all(|report| report["outcome"] == "delivered"), "{said}");
+        reports.iter().any(|report| report["way"] == way)
+    };
+    let _bob = listen(&cluster.nodes[3], "bob");
+    until("alice reaches bob directly", || sent("direct"));
+    let before = cluster.nodes[3].address("peer");
+    cluster.nodes.remove(3).kill();
+    let two = cluster.node("two", &["--roles", "connection"]);
+    assert_ne!(two.address("peer"), before, "the system gives it another port");
+    let _bob = listen(&cluster.nodes[3], "bob");
+    until("and where it is now", || sent("direct"));
+}

@@ -5,6 +5,7 @@ mod opening;
 mod timers;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use fastrand::Rng;
@@ -100,8 +101,10 @@ struct Link {
     /// `None` until [`LinkBook::dialing`].
     conn: Option<Conn>,
     node: NodeId,
-    /// Whether this node dialled.
+    /// Whether this node dialled,
     dialled: bool,
+    /// and where to.
+    address: Option<SocketAddr>,
     incarnation: Incarnation,
     /// The protocol version that both sides speak; the lowest until they have agreed on one.
     version: u8,
@@ -345,8 +348,9 @@ impl LinkBook {
 
     /// A newer map: other nodes may be required, or reached elsewhere, or serve other regions.
     pub fn apply_map(&mut self, now: Instant, map: Arc<Map>, out: &mut LinkOutbox) {
-        self.map = map;
+        let before = std::mem::replace(&mut self.map, map);
         self.note_required();
+        self.leave_old_addresses(now, &before, out);
         self.next = now;
         for at in 0..self.peers.len() {
             if let Some(index) = self.peers[at].current {
@@ -628,6 +632,7 @@ impl LinkBook {
             conn: None,
             node,
             dialled: matches!(phase, Phase::Dialing),
+            address: None,
             incarnation: Incarnation(0),
             version: VERSION_MIN,
             #[cfg(feature = "next-version")]

@@ -40,6 +40,7 @@ tally! {
         links_refused_other => "Links refused for another reason.",
         links_malformed => "Links closed because of a frame that can't be read or has no place.",
         links_evicted => "Links beyond the required ones that were closed because a better one needed their place.",
+        links_moved => "Links that were closed, and dials that were given up, because their node is at another address now, or has started anew.",
         links_wasted => "Links that this node dialled beyond the required ones, and that carried nothing.",
         link_wishes_kept => "Wishes for a direct link that was there, or being dialled.",
         link_wishes_unworthy => "Wishes for a direct link that was not worth a dial.",

@@ -16,6 +16,8 @@
 //!   links of this kind share, whoever dialled; closed when a better one needs the place, or when idle.
 //! - **One link to a node.** Two nodes that dial each other keep the one that the lower id dialled. A higher incarnation replaces at
 //!   once. No frame leaves on a link before its hello is answered.
+//! - **Addresses change.** A link to where a node was by an older map, or to a start that is over, is closed as the map comes; the node is
+//!   dialled where it is, and what failed before doesn't count.
 //! - **Closing loses no frame.** Before `LinkClose` or `LinkClosed` leaves, every shard has learnt that the link is down
 //!   ([`LinkEffect::Fence`]), so that nothing follows it.
 //!

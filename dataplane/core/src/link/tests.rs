@@ -33,10 +33,16 @@ const INSTANCE: Roles = Roles {
 
 /// A map of nodes 1, 2, …; every region node is an instance of region 1.
 fn map(version: u64, nodes: &[(u32, Roles, u64)]) -> Arc<Map> {
+    map_with(version, nodes, None)
+}
+
+/// As [`map`], with one node at the address after its own.
+fn map_with(version: u64, nodes: &[(u32, Roles, u64)], moved: Option<u32>) -> Arc<Map> {
     let mut contents = Contents::default();
     let mut instances = Vec::new();
     for &(id, roles, incarnation) in nodes {
-        let address = |port: u16| Some(([127, 0, 0, 1], port + id as u16).into());
+        let port_after = if moved == Some(id) { MOVED_BY } else { 0 };
+        let address = |port: u16| Some(([127, 0, 0, 1], port + port_after + id as u16).into());
         if roles.region {
             instances.push(NodeId(id));
         }
@@ -55,6 +61,9 @@ fn map(version: u64, nodes: &[(u32, Roles, u64)]) -> Arc<Map> {
     contents.regions.insert(RegionId(1), Region { name, instances });
     Arc::new(Map::build(1, version, contents).unwrap())
 }
+
+/// By how many ports a node moves.
+const MOVED_BY: u16 = 1_000;
 
 /// One direction of a connection.
 #[derive(Default)]
@@ -144,6 +153,8 @@ struct World {
     ends: Vec<End>,
     nonces: u64,
     dials: Vec<(Instant, NodeId, NodeId)>,
+    /// And where to.
+    addresses: Vec<std::net::SocketAddr>,
 }
 
 impl World {
@@ -160,6 +171,7 @@ impl World {
             ends: Vec::new(),
             nonces: 0,
             dials: Vec::new(),
+            addresses: Vec::new(),
         }
     }
 
@@ -175,7 +187,10 @@ impl World {
         let out = std::mem::take(&mut self.hosts[host].out);
         for effect in out.effects() {
             match effect {
-                LinkEffect::Dial { link, node, .. } => self.dial(host, *link, *node),
+                LinkEffect::Dial { link, node, address } => {
+                    self.addresses.push(*address);
+                    self.dial(host, *link, *node);
+                }
                 LinkEffect::Send { conn, bytes } => {
                     let end = &mut self.ends[conn.0 as usize ^ 1];
                     end.incoming.bytes.extend(out.bytes(bytes));
@@ -490,6 +505,92 @@ fn a_restarted_node_replaces_its_link_at_once() {
         world.run(Duration::from_millis(10));
         world.assert_one_link(dialler);
     }
+}
+
+#[test]
+fn a_node_at_another_address_is_dialled_there_by_the_next_wish_and_the_old_link_loses_no_frame() {
+    let roles = [(1, CONNECTION), (2, CONNECTION)];
+    let mut world = World::new(&roles);
+    world.wish(0, 2, 500);
+    world.run(Duration::from_millis(100));
+    let nodes = roles.map(|(id, roles)| (id, roles, 1));
+    let moved = map_with(2, &nodes, Some(2));
+    // What was sent is on its way when the map comes, from both sides.
+    world.send(0, 2);
+    world.send(1, 1);
+    for host in &mut world.hosts {
+        host.book.apply_map(world.now, moved.clone(), &mut host.out);
+    }
+    world.send(0, 2);
+    world.run(Duration::from_millis(100));
+    assert_eq!((world.hosts[0].up(), world.hosts[1].up()), (vec![], vec![]));
+    let arrived = |host: &Host| host.frames.iter().filter(|(.., ty)| *ty == Location::TYPE).count();
+    assert_eq!((arrived(&world.hosts[1]), arrived(&world.hosts[0])), (2, 1));
+    assert_eq!(world.hosts[0].book.budget(), (0, 1), "its place is free");
+    assert_eq!(world.hosts[0].book.counters().links_moved, 1);
+    world.wish(0, 2, 500);
+    world.run(Duration::from_millis(100));
+    world.assert_one_link(1);
+    let ports: Vec<u16> = world.addresses.iter().map(std::net::SocketAddr::port).collect();
+    assert_eq!(ports, [7_502, 7_502 + MOVED_BY]);
+}
+
+#[test]
+fn a_required_node_at_another_address_is_dialled_there_at_once() {
+    let mut world = World::new(&[(1, CONNECTION), (2, INSTANCE)]);
+    world.run(Duration::from_millis(100));
+    world.send(0, 2);
+    let moved = map_with(2, &[(1, CONNECTION, 1), (2, INSTANCE, 1)], Some(2));
+    let Host { book, out, .. } = &mut world.hosts[0];
+    book.apply_map(world.now, moved, out);
+    world.run(Duration::from_millis(100));
+    world.assert_one_link(1);
+    assert_eq!(
+        world.addresses.last().map(std::net::SocketAddr::port),
+        Some(7_502 + MOVED_BY)
+    );
+    assert!(world.hosts[1].frames.contains(&(NodeId(1), true, Location::TYPE)));
+}
+
+#[test]
+fn a_dial_to_where_a_node_was_is_given_up_and_its_failures_there_don_t_count() {
+    let mut world = World::new(&[(1, CONNECTION), (2, INSTANCE)]);
+    world.hosts[1].reachable = false;
+    world.run(Duration::from_secs(60));
+    assert!(world.hosts[0].book.status(world.now)[0].failures > 5);
+    world.hosts[1].reachable = true;
+    let moved = map_with(2, &[(1, CONNECTION, 1), (2, INSTANCE, 2)], Some(2));
+    world.hosts[1] = Host::new(world.now, 2, INSTANCE, 2, SECRET, moved.clone());
+    let Host { book, out, .. } = &mut world.hosts[0];
+    book.apply_map(world.now, moved, out);
+    world.run(Duration::from_millis(10));
+    world.assert_one_link(1);
+}
+
+#[test]
+fn a_link_that_the_moved_node_has_dialled_itself_stays() {
+    let mut world = World::new(&[(1, INSTANCE), (2, CONNECTION)]);
+    world.run(Duration::from_millis(100));
+    world.assert_one_link(2);
+    let moved = map_with(2, &[(1, INSTANCE, 1), (2, CONNECTION, 1)], Some(2));
+    let Host { book, out, .. } = &mut world.hosts[0];
+    book.apply_map(world.now, moved, out);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.dials.len(), 1);
+    world.assert_one_link(2);
+}
+
+#[test]
+fn a_link_to_a_start_that_is_over_is_closed_when_the_map_says_so() {
+    let mut world = World::new(&[(1, CONNECTION), (2, CONNECTION)]);
+    world.wish(0, 2, 500);
+    world.run(Duration::from_millis(100));
+    // It went without a word, and nobody has noticed yet.
+    world.hosts[1].reachable = false;
+    let Host { book, out, .. } = &mut world.hosts[0];
+    book.apply_map(world.now, map(2, &[(1, CONNECTION, 1), (2, CONNECTION, 2)]), out);
+    world.run(Duration::from_millis(10));
+    assert_eq!(world.hosts[0].up(), []);
 }
 
 #[test]

@@ -223,11 +223,11 @@ impl Router {
     fn hand_over_one(&mut self, before: &Map, map: &Map, told: &Remember, out: &mut Outbox) {
         let (own, device) = (self.config.node, told.device);
         let mut served_before = before.regions_of(device);
-        let was_here = served_before.any(|region| before.instances(region).contains(&own));
+        let was_here = served_before.any(|region| before.holds(region, own));
         let (mut sent, mut missed) = (false, false);
         for region in map.regions_of(device).filter(|_| was_here) {
             let is_new = !before.belongs(device, region);
-            for &node in map.instances(region).iter().filter(|&&node| is_new && node != own) {
+            for node in map.holders(region).filter(|&node| is_new && node != own) {
                 if self.ready(node) {
                     out.link(node, told);
                     sent = true;
@@ -237,9 +237,7 @@ impl Router {
             }
         }
         self.counters.affinities_moved += u64::from(sent);
-        let is_here = map
-            .regions_of(device)
-            .any(|region| map.instances(region).contains(&own));
+        let is_here = map.regions_of(device).any(|region| map.holds(region, own));
         if !is_here && (sent || !missed) {
             self.archive.remove(device);
         }

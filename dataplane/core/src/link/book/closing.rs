@@ -1,11 +1,13 @@
 //! How a link ends: asked for, or not.
 
 use trunkline_wire::device::ErrorCode;
+use trunkline_wire::id::Incarnation;
+use trunkline_wire::map::Map;
 use trunkline_wire::peer::{LinkClose, LinkClosed};
 use trunkline_wire::time::Instant;
 
 use super::opening::refuse;
-use super::{Fault, LinkBook, LinkRef, Passage, Phase, out_of_turn};
+use super::{Fault, Link, LinkBook, LinkRef, Passage, Phase, out_of_turn};
 use crate::link::backoff::{WAIT_MAX, wait};
 use crate::link::{CLOSE_TIMEOUT, LinkEffect, LinkOutbox};
 use crate::outbox::ShardEvent;
@@ -61,6 +63,51 @@ impl LinkBook {
                 Phase::Fencing { .. } | Phase::AwaitClosed => {}
             }
         }
+    }
+
+    /// Nodes that by the map have come back, or are at another address: what leads to where they were is closed without losing a frame, and
+    /// they are dialled where they are, at once if they are required, else for the next wish.
+    pub(super) fn leave_old_addresses(&mut self, now: Instant, before: &Map, out: &mut LinkOutbox) {
+        let stale: Vec<u32> = self
+            .links
+            .iter()
+            .filter(|(_, link)| self.leads_elsewhere(link))
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in stale {
+            match self.links[index as usize].phase {
+                Phase::Up => {
+                    self.counters.links_moved += 1;
+                    self.begin_close(now, index, out);
+                }
+                Phase::Dialing | Phase::AwaitChallenge(_) | Phase::AwaitReady => {
+                    self.counters.links_moved += 1;
+                    self.drop_link(now, index, "the node is at another address now", out);
+                }
+                // Whoever dialled here will show which start it is.
+                Phase::AwaitProof(_) => {}
+                // On their way out already.
+                Phase::Fencing { .. } | Phase::AwaitClosed => {}
+            }
+        }
+        for peer in &mut self.peers {
+            let was_at = |map: &Map| map.node(peer.node).map(|node| (node.incarnation, node.peer_address));
+            if was_at(before) != was_at(&self.map) {
+                // That it could not be reached where it was says nothing of where it is.
+                (peer.failures, peer.retry_at) = (0, now);
+            }
+        }
+    }
+
+    /// Whether a link leads to a start of its node that is over, or to an address that isn't its node's any more.
+    fn leads_elsewhere(&self, link: &Link) -> bool {
+        let Some(node) = self.map.node(link.node) else {
+            return false;
+        };
+        let is_over = link.incarnation != Incarnation(0) && link.incarnation < node.incarnation;
+        // One that the other side has dialled comes from wherever it is. A start that the map doesn't know yet has told its address itself.
+        let has_moved = link.dialled && link.address != node.peer_address && link.incarnation <= node.incarnation;
+        is_over || has_moved
     }
 
     /// Down for the shards; the close follows when none of them has anything on its way to this link.

@@ -308,6 +308,7 @@ impl LinkBook {
         };
         self.counters.links_dialled += 1;
         let index = self.insert(now, node, Phase::Dialing, now + DIAL_TIMEOUT);
+        self.links[index as usize].address = Some(address);
         self.peer(node).dial = Some(index);
         let link = self.name(index);
         out.push(LinkEffect::Dial { link, node, address });
