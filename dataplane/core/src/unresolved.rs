@@ -44,7 +44,7 @@ pub struct Unresolved {
     due: Instant,
     /// An attempt is under way, and nobody has answered it yet.
     unanswered: bool,
-    /// It has been sent; otherwise there was no way yet, and sending it is no retry.
+    /// A copy may have left this node; otherwise there was no way yet, and sending it is no retry.
     left: bool,
     attempts: u32,
     /// Sender id, recipient id and payload, one behind the other.
@@ -69,9 +69,10 @@ impl Unresolved {
         self.texts.len()
     }
 
-    /// Whether an attempt could leave this node.
+    /// Whether a copy may have left this node. An attempt that found no way is answered here, and at once: one that nobody has
+    /// answered has left.
     pub fn has_left(&self) -> bool {
-        self.left
+        self.left || self.unanswered
     }
 
     /// The message as it leaves, with what is left of its time; `None` if nothing is.
@@ -238,11 +239,13 @@ impl Table {
         Some(ended)
     }
 
-    /// Somebody answered "try again": it is due after a wait that grows. `jitter` is any number.
-    pub fn answered(&mut self, now: Instant, id: &MessageId, maybe_delivered: bool, jitter: u64) {
+    /// Somebody answered "try again": it is due after a wait that grows. `left` is whether it was another node, which a copy has
+    /// reached. `jitter` is any number.
+    pub fn answered(&mut self, now: Instant, id: &MessageId, maybe_delivered: bool, left: bool, jitter: u64) {
         let Some(&index) = self.by_id.get(id) else { return };
         let message = &mut self.slab[index as usize];
         message.maybe_delivered |= maybe_delivered;
+        message.left |= left || maybe_delivered;
         if !message.unanswered {
             // A second answer to the same attempt, by a copy of it: the retry is scheduled already.
             return;
@@ -265,8 +268,8 @@ impl Table {
             return;
         };
         message.attempts = message.attempts.saturating_add(1);
+        message.left |= message.unanswered || way == Way::Open;
         message.unanswered = true;
-        message.left |= way == Way::Open;
         let wait = ANSWER_WAIT_MIN
             .saturating_mul(1 << (message.attempts - 1).min(10))
             .min(ANSWER_WAIT_MAX);
@@ -280,6 +283,7 @@ impl Table {
             return;
         };
         // Whether somebody still answers the last attempt no longer matters: the next one is what is waited for.
+        message.left |= message.unanswered;
         message.unanswered = false;
         message.due = until.min(message.expires);
         self.later.push(Reverse((message.due, place)));

@@ -3,6 +3,7 @@
 mod cluster;
 
 use cluster::{CONNECTION, Cluster, INSTANCE};
+use trunkline_core::constants::{RETRIES_A_SECOND, RETRIES_PERCENT};
 use trunkline_wire::report::Outcome;
 
 const A: usize = 0;
@@ -121,6 +122,46 @@ fn a_message_that_found_no_way_leaves_when_there_is_one_and_that_is_no_retry() {
     assert_eq!(cluster.reports(from).len(), 500);
     assert!(cluster.reports(from).iter().all(|report| report.1 == DELIVERED));
     assert!(cluster.router(A).counters().retries_free > 0);
+}
+
+/// Messages that left for "b", straight to its server, and were lost on the way, while the links to its region, and to that server unless it's
+/// `kept`, are lost too: retries of both kinds after so many seconds.
+fn retries_of_what_had_left(kept: bool, seconds: u64) -> (u64, u64) {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    // A learns where "b" is.
+    cluster.send(from, "b", 0);
+    cluster.run_ms(20);
+    cluster.hold(A, B);
+    for number in 1..=400 {
+        cluster.send(from, "b", number);
+    }
+    cluster.run_ms(20);
+    cluster.lose(A, B);
+    for instance in [R1, R2] {
+        cluster.link_down(A, instance);
+    }
+    if !kept {
+        cluster.link_down(A, B);
+    }
+    cluster.run_ms(seconds * 1_000);
+    let counters = cluster.router(A).counters();
+    (counters.retries, counters.retries_free)
+}
+
+#[test]
+fn what_has_left_once_burdens_the_budget_also_when_it_finds_no_way_later() {
+    for kept in [false, true] {
+        let seconds = 5;
+        let (retries, free) = retries_of_what_had_left(kept, seconds);
+        let allowed = 401 * RETRIES_PERCENT / 100 + RETRIES_A_SECOND * (seconds + 1);
+        assert!(
+            (1..=allowed).contains(&retries),
+            "{retries}, {allowed} are allowed; the link is kept: {kept}"
+        );
+        assert_eq!(free, 0, "the link is kept: {kept}");
+    }
 }
 
 #[test]

@@ -41,7 +41,6 @@ impl Sums {
                 messages_in,
                 messages_in_confirmed,
                 retries,
-                retries_free,
                 messages_delivered,
                 messages_delivered_confirmed,
                 dropped_offline,
@@ -53,8 +52,8 @@ impl Sums {
             } = shard.router().counters();
             self.taken_in += messages_in;
             self.taken_in_confirmed += messages_in_confirmed;
-            // One that burdened no budget may have written a copy too, over a link straight to the recipient's server.
-            self.retries += retries + retries_free;
+            // One that burdened no budget is the first that leaves: no further copy comes of it.
+            self.retries += retries;
             self.written += messages_delivered;
             self.written_confirmed += messages_delivered_confirmed;
             self.dropped += dropped_offline + dropped_expired + dropped_busy + dropped_no_way;

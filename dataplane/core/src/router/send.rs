@@ -146,8 +146,8 @@ impl Router {
         }
     }
 
-    /// A node answers about a message that was taken in at this shard.
-    pub(super) fn resolve(&mut self, now: Now, id: MessageId, answer: Answer, way: Way, out: &mut Outbox) {
+    /// A node answers about a message that was taken in at this shard; `left` says whether it is another node than this one.
+    fn resolve(&mut self, now: Now, id: MessageId, answer: Answer, way: Way, left: bool, out: &mut Outbox) {
         match answer {
             Answer::Final(outcome) => match self.unresolved.remove(&id) {
                 None => self.counters.replies_late += 1,
@@ -162,7 +162,7 @@ impl Router {
                 maybe_delivered,
             } => {
                 let jitter = self.jitter();
-                self.unresolved.answered(now.at, &id, maybe_delivered, jitter);
+                self.unresolved.answered(now.at, &id, maybe_delivered, left, jitter);
             }
         }
     }
@@ -214,9 +214,9 @@ impl Router {
                     let Some(message) = self.unresolved.at(place) else {
                         continue;
                     };
-                    // What never left, or can't leave now, burdens nobody.
-                    let (way, first) = (self.way_to(message.id.recipient), !message.has_left());
-                    let free = first || way == unresolved::Way::None;
+                    // What never left burdens nobody. What left once may leave again, also without a link to its region: straight
+                    // to the recipient's server.
+                    let (way, free) = (self.way_to(message.id.recipient), !message.has_left());
                     if !free && !trunkline_wire::planted!(RetryUnbounded) && !self.retry_budget.take(now.at) {
                         self.counters.retries_delayed += 1;
                         self.unresolved.postpone(now.at + POSTPONED, place);
@@ -287,10 +287,8 @@ impl Router {
         };
         match reply.back.origin() {
             None => self.resolve_at_owner(now, id, reply, out),
-            Some(origin) if origin == own => {
-                reply.back = Trail::default();
-                self.resolve_at_owner(now, id, reply, out);
-            }
+            // The trail stays, for the shard that waits: by it, it knows that a copy had left.
+            Some(origin) if origin == own => self.resolve_at_owner(now, id, reply, out),
             Some(_)
                 if trunkline_wire::planted!(ReplyToWrongNode)
                     && reply.back.last().is_some_and(|last| self.ready(last)) =>
@@ -319,7 +317,8 @@ impl Router {
     fn resolve_at_owner(&mut self, now: Now, id: MessageId, reply: Reply, out: &mut Outbox) {
         let owner = self.owner(id.sender_key);
         if owner == self.config.shard {
-            self.resolve(now, id, reply.answer, reply.way, out);
+            let left = reply.back.origin().is_some();
+            self.resolve(now, id, reply.answer, reply.way, left, out);
         } else {
             out.shard(owner, self.config.node, &reply);
         }
