@@ -403,12 +403,18 @@ impl Habits {
         &self.affinity
     }
 
-    /// What the region remembers has arrived. Returns whether it was news.
+    /// What the region remembers has arrived. Returns whether it was news: also what came before may have been completed since, by what
+    /// an older session told late.
     pub fn recall(&mut self, version: AffinityVersion, history: &Affinity) -> bool {
-        let is_news = version > self.recalled;
-        if is_news {
+        let before = self.affinity.clone();
+        if version >= self.recalled {
             self.recalled = version;
             self.affinity.join(history);
+        } else {
+            self.affinity.complete(history);
+        }
+        let is_news = self.affinity != before;
+        if is_news {
             // The list has changed under it.
             self.decision = None;
         }

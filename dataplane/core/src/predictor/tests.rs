@@ -52,6 +52,10 @@ fn history_foretells_from_the_first_second_at_another_node() {
     assert!(moved.recall(version(1), &told));
     // Each instance of the region tells the same.
     assert!(!moved.recall(version(1), &told) && !moved.recall(version(0), &told));
+    // An older session told its region late, which completed the list.
+    let mut completed = told.clone();
+    completed.sent(90, PartnerKey(77));
+    assert!(moved.clone().recall(version(1), &completed) && moved.clone().recall(version(0), &completed));
     there.attached(4_000, &mut moved, &mut out);
     assert!(worth_of(&out, ANN) > worth_of(&out, BOB));
     assert!(worth_of(&out, ANN) >= FORESEEN);
