@@ -11,7 +11,7 @@ use trunkline_core::counters::Counters;
 use trunkline_core::link::LinkStatus;
 use trunkline_core::router::Router;
 use trunkline_net::driver::Driver;
-use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
 use trunkline_wire::map::{Map, MapId};
 use trunkline_wire::time::Instant;
 
@@ -38,6 +38,8 @@ pub(crate) struct Watch {
     maps: BTreeMap<NodeNo, MapId>,
     /// By version, what it says: the digest of the first map that was seen with it.
     contents: BTreeMap<u64, MapId>,
+    /// When a node was first seen to be an instance of a region that devices are looked for at, by the newest map; standbys are not.
+    serving: BTreeMap<(RegionId, NodeId), Instant>,
     /// What an instance and the servers within its reach differ in, and since when.
     disagreed: BTreeMap<(NodeNo, DeviceKey, Epoch), Instant>,
     agreement_at: Instant,
@@ -57,6 +59,15 @@ impl Watch {
         self.model.forget(node);
         self.pairs.forget(node);
         self.retries.remove(&node);
+    }
+
+    /// A map is newer than all before it.
+    fn serve(&mut self, map: &Map, now: Instant) {
+        let instances = map
+            .regions()
+            .flat_map(|(region, it)| it.instances.iter().map(move |node| (region, *node)));
+        let before = std::mem::take(&mut self.serving);
+        self.serving = instances.map(|of| (of, *before.get(&of).unwrap_or(&now))).collect();
     }
 
     /// Something is wrong between nodes now.
@@ -184,6 +195,15 @@ impl Cluster {
                     Promise::MapValidity,
                     format!("{name} uses an empty map after one that wasn't"),
                 );
+            }
+            let is_newest = self
+                .watch
+                .contents
+                .keys()
+                .next_back()
+                .is_none_or(|newest| *newest < id.version);
+            if is_newest {
+                self.watch.serve(&map, now);
             }
             let first = *self.watch.contents.entry(id.version).or_insert(id);
             if first != id {
@@ -452,6 +472,13 @@ impl Cluster {
             let server = self.node_no(epoch.node);
             let liar = self.instances_of(key).into_iter().find(|instance| {
                 let model = &self.watch.model;
+                // Who was a standby when the message was sent is asked by nobody who has not heard of the change.
+                let node = self.nodes[instance.0].node;
+                let is_new = self
+                    .watch
+                    .serving
+                    .iter()
+                    .any(|((_, of), since)| *of == node && *since > sent);
                 let knew = self.presence_at(*instance, recipient) == Some(epoch)
                     && model.held_since(*instance, key).is_some_and(|since| since <= sent);
                 // An instance that has not heard of it doubts, unless its server was gone for it, has just been cut off, or left in
@@ -461,7 +488,7 @@ impl Cluster {
                     && !pairs.may_count_as_gone(*instance, server, sent)
                     && server.is_some_and(|server| !pairs.just_cut(*instance, server, sent))
                     && !self.has_left(*instance, server);
-                knew || could
+                (knew || could) && !is_new
             });
             if liar.is_none() {
                 return Ok(());
