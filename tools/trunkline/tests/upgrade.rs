@@ -130,11 +130,16 @@ mod two_versions {
 
         /// Upgrades a node, or takes it back, as an operator would: its devices go elsewhere first.
         fn replace(&mut self, name: &str, version: &str) {
-            if name.starts_with("edge") {
+            let has_devices = name.starts_with("edge");
+            if has_devices {
                 self.ask(&["control", "drain", name]);
             }
             let place = NODES.iter().position(|node| *node == name).unwrap();
             self.nodes[place].restart(version);
+            if has_devices {
+                // The drain outlasts the start.
+                self.ask(&["control", "drain", name, "--undo"]);
+            }
             self.ready();
         }
 
