@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Place, Running, get, last_json, run, stderr};
+use support::{Place, Running, get, last_json, run, stderr, until};
 
 #[test]
 fn it_ranks_what_it_measured_and_a_node_takes_its_configuration() {
@@ -60,5 +60,7 @@ fn it_ranks_what_it_measured_and_a_node_takes_its_configuration() {
         arguments.extend([flag, "127.0.0.1:0"]);
     }
     let node = Running::start(&arguments);
-    assert!(get(&node.address("http"), "/healthz").0);
+    until("its shards have begun to turn", || {
+        get(&node.address("http"), "/healthz").0
+    });
 }
