@@ -319,3 +319,33 @@ impl Sessions {
         self.slab.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opening(key: u128, purpose: Purpose) -> Opening {
+        Opening {
+            conn: Conn(1),
+            key: DeviceKey(key),
+            id: DeviceId::new("alice").unwrap(),
+            instance: Instance(1),
+            version: 1,
+            epoch: Epoch::NONE,
+            purpose,
+            idle_ms: 1_000,
+            state: State::Open,
+        }
+    }
+
+    #[test]
+    fn what_is_meant_for_a_session_that_ended_does_not_reach_the_one_that_has_its_place() {
+        let mut sessions = Sessions::default();
+        let first = sessions.insert(Instant::ZERO, opening(1, Purpose::Full));
+        assert!(sessions.remove(first).is_some());
+        let second = sessions.insert(Instant::ZERO, opening(2, Purpose::Full));
+        assert_eq!(second.index, first.index);
+        assert!(sessions.find(first).is_none() && sessions.remove(first).is_none());
+        assert_eq!(sessions.find(second).map(|session| session.key), Some(DeviceKey(2)));
+    }
+}
