@@ -8,7 +8,7 @@ use trunkline_wire::id::Epoch;
 use super::Router;
 use crate::constants::{
     DEVICE_QUEUE_BYTES_MAX, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX, LOCATIONS_MAX, PAUSE_MAX,
-    UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX,
+    SLOW_READER_TIMEOUT, UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX,
 };
 use crate::session::State;
 use trunkline_wire::time::Instant;
@@ -78,6 +78,12 @@ impl Router {
                 return fail(format!(
                     "a session that was not heard since {:?} is open",
                     session.heard
+                ));
+            }
+            if session.queued > 0 && overdue(session.stalled + SLOW_READER_TIMEOUT) {
+                return fail(format!(
+                    "a device that takes nothing since {:?} is connected",
+                    session.stalled
                 ));
             }
             if let State::Registering { until, .. } = session.state
