@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trunkline_client::{Guarantee, Outcome};
+use trunkline_client::{Guarantee, Outcome, TtlMs};
 use trunkline_wire::time::Instant;
 
 use crate::faults::Host;
@@ -14,7 +14,7 @@ use crate::swarm::{Run, TTL_MS_MAX};
 use crate::watch::OVERDUE;
 
 impl Run {
-    /// The last part of a run; `settled` is when everything had come to rest first.
+    /// What follows when all has come to rest; `settled` is when everything had come to rest first.
     ///
     /// # Errors
     /// The first promise that is broken.
@@ -76,11 +76,52 @@ impl Run {
             );
         }
         self.cluster.settle(Duration::ZERO)?;
+        self.no_way_twice_astray()
+    }
+
+    /// Of some seeds: a device that harms nobody but itself.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub(crate) fn nuisance(&mut self) -> Checked {
         match self.rng.u32(..3) {
             0 => self.mute_device(),
             1 => self.flooding_device(),
             _ => Ok(()),
         }
+    }
+
+    /// What a node knows of devices may be old, and costs a hop. Once: who was told better goes straight the next time.
+    fn no_way_twice_astray(&mut self) -> Checked {
+        self.round()?;
+        let before = self.cluster.counter_sum("forwards_not_here");
+        self.round()?;
+        let astray = self.cluster.counter_sum("forwards_not_here") - before;
+        if astray == 0 {
+            return Ok(());
+        }
+        let what = format!("{astray} messages went once more where their recipients no longer are");
+        let now = self.cluster.now();
+        Err(self
+            .cluster
+            .ledger()
+            .violation(now, Promise::Convergence, what, None, &[]))
+    }
+
+    /// Every device writes to the same two others, if they are there.
+    fn round(&mut self) -> Checked {
+        let count = self.cluster.devices().count() as u32;
+        let ttl = TtlMs::new(TTL_MS_MAX).expect("in range");
+        for sender in 0..count {
+            for next in 1..=2 {
+                let (sender, recipient) = (DeviceNo(sender), DeviceNo((sender + next) % count));
+                // Of one who is nowhere, two nodes that had it may each have news, which may overtake each other.
+                if self.cluster.ledger().is_there(recipient, self.cluster.now()) {
+                    self.cluster.send(sender, recipient, 20, ttl, Guarantee::Confirmed);
+                }
+            }
+        }
+        self.cluster.run_for(PROMPT)
     }
 
     /// One host stands still, and much is sent to its devices: all others' messages go as before.
@@ -107,11 +148,24 @@ impl Run {
     /// Traffic, and what some devices do to it: the others notice nothing.
     fn among_others(&mut self, some: &BTreeSet<DeviceNo>, mut nuisance: impl FnMut(&mut Run)) -> Checked {
         let from = self.cluster.now();
+        let there = |device: &DeviceNo| self.cluster.ledger().is_there(*device, from);
+        let there: BTreeSet<DeviceNo> = self.cluster.devices().filter(there).collect();
         while self.cluster.now() < from + ISOLATION {
             nuisance(self);
             self.traffic(Duration::from_millis(200), false)?;
         }
         self.cluster.run_for(PROMPT)?;
+        let ledger = self.cluster.ledger();
+        let mut others = there.difference(some);
+        let gone = others.find(|device| !ledger.is_there(**device, from)).copied();
+        if let Some(device) = gone {
+            let what = format!("{device} lost its connection through what another one did");
+            let now = self.cluster.now();
+            return Err(self
+                .cluster
+                .ledger()
+                .violation(now, Promise::Isolation, what, None, &[device]));
+        }
         self.prompt(from, some, Promise::Isolation)
     }
 

@@ -101,6 +101,8 @@ pub struct Cluster {
     pub(crate) strangers: bool,
     /// Whether devices that are welcomed are written to at once.
     pub(crate) greetings: bool,
+    /// Control is gone, and stays so when all faults end.
+    pub(crate) headless: bool,
     /// Nodes without descriptors.
     pub(crate) starved: BTreeSet<NodeNo>,
     stranger: Option<Strangers>,
@@ -144,6 +146,7 @@ impl Cluster {
             cuts: BTreeSet::new(),
             strangers: false,
             greetings: false,
+            headless: false,
             starved: BTreeSet::new(),
             stranger: None,
             actors: Vec::new(),

@@ -296,7 +296,7 @@ impl Cluster {
                 self.site.world.pause(address, now);
             }
         }
-        if !self.control_runs() {
+        if !self.control_runs() && !self.headless {
             self.revive_control();
         }
         for node in (0..self.nodes.len()).map(NodeNo) {

@@ -14,6 +14,7 @@
 //! | `scenario`, `inflict` | the kinds of faults, and what each does |
 //! | `calm` | what must hold once all faults are over |
 //! | `versions` | who speaks which version of the protocol, and what must come of it |
+//! | `headless` | what must hold without a control plane, and when it is back |
 //! | `strangers` | who says what no library would |
 //! | `planted` | defects that are put in to see that each is noticed |
 //! | `propagation` | what telling everybody of every connect would cost, beside what we do |
@@ -28,6 +29,7 @@ mod calm;
 pub mod cluster;
 pub mod devices;
 pub mod faults;
+mod headless;
 mod inflict;
 pub mod journal;
 pub mod ledger;

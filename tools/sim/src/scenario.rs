@@ -174,6 +174,7 @@ enum Shape {
     TwoInstances,
     TwoRegions,
     TwoShards,
+    NoControl,
 }
 
 impl Scenario {
@@ -296,6 +297,21 @@ impl Scenario {
             shape: Shape::TwoInstances,
         },
         Scenario {
+            name: "headless",
+            about: "control is gone, and nodes of all kinds restart without it",
+            kinds: &[
+                Kind::KillInstance,
+                Kind::KillServer,
+                Kind::KillServer,
+                Kind::Churn,
+                Kind::Roam,
+                Kind::Reset,
+                Kind::Isolate,
+            ],
+            every_ms: (300, 2_000),
+            shape: Shape::NoControl,
+        },
+        Scenario {
             name: "strangers",
             about: "somebody sends what no library would, and descriptors run out",
             kinds: &[Kind::Stranger, Kind::Stranger, Kind::Descriptors, Kind::Churn],
@@ -359,6 +375,11 @@ impl Scenario {
         self.name == Scenario::swarm().name
     }
 
+    /// Whether control is gone from when all devices are connected.
+    pub(crate) fn loses_control(&self) -> bool {
+        self.shape == Shape::NoControl
+    }
+
     pub(crate) fn shape(&self, spec: &mut Spec) {
         match self.shape {
             Shape::Drawn => {}
@@ -366,6 +387,8 @@ impl Scenario {
             Shape::TwoInstances => spec.instances = 2,
             Shape::TwoRegions => spec.regions = 2,
             Shape::TwoShards => spec.two_shards_every = 1,
+            // One that is alone would have nobody to answer while it restarts, with control or without.
+            Shape::NoControl => spec.instances = 2,
         }
     }
 }

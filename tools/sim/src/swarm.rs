@@ -160,10 +160,17 @@ impl Run {
             self.cluster.start_device(device, &start);
         }
         self.cluster.settle(CONNECT_MAX)?;
+        let with_control = match options.scenario.loses_control() {
+            true => Some(self.lose_control()?),
+            false => None,
+        };
         self.traffic(options.faulty, true)?;
         self.ends.clear();
         self.cluster.heal_all();
-        self.start_devices();
+        // Of whom nothing more is heard, nothing may be left either: a device that is back would cover up its traces.
+        if self.rng.u32(..3) > 0 {
+            self.start_devices();
+        }
         let healed = self.cluster.now();
         while self.cluster.unsettled().is_some() && self.cluster.now() < healed + CONVERGE_MAX {
             self.traffic(CHECK_INTERVAL, false)?;
@@ -176,6 +183,10 @@ impl Run {
         self.traffic(left, false)?;
         self.cluster.settle((healed + CONVERGE_MAX).since(self.cluster.now()))?;
         self.calm(settled)?;
+        if let Some(before) = with_control {
+            self.went_as_before(&before)?;
+        }
+        self.nuisance()?;
         Ok(Summary {
             seed: options.seed,
             trace_hash: self.cluster.trace_hash(),
