@@ -69,7 +69,7 @@ impl RetryBudget {
         }
         let micros = now.since(self.timed_until).as_micros() as u64;
         let earned = micros.saturating_mul(self.rate) / 1_000_000;
-        if earned > 0 {
+        if earned > 0 && !trunkline_wire::planted!(BudgetNotRefilled) {
             // One second's worth can be saved up, but at least one retry.
             self.timed = (self.timed + earned).min(self.rate.max(100));
             self.timed_until = now;

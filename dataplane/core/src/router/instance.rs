@@ -328,7 +328,8 @@ impl Router {
             .get(&region)
             .and_then(|presence| presence.find(device))
             .unwrap_or(Epoch::NONE);
-        let in_sync = self.served.contains(&region) && self.sources.in_sync(region) && !self.is_behind();
+        let in_sync = trunkline_wire::planted!(SiblingAlwaysSure)
+            || self.served.contains(&region) && self.sources.in_sync(region) && !self.is_behind();
         out.link(
             from,
             &Located {

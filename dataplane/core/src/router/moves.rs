@@ -133,7 +133,7 @@ impl Router {
         let Some(presence) = self.presence.get_mut(&region) else {
             return 0;
         };
-        if behind {
+        if behind && !trunkline_wire::planted!(RelayedDropped) {
             presence.drop_unnamed_but_relayed(now.at, server, sync)
         } else {
             presence.drop_unnamed(now.at, server, Some(sync))
@@ -334,7 +334,7 @@ impl Router {
             .versions
             .strays
             .iter()
-            .filter(|(_, stray)| stray.said_by == Some(version))
+            .filter(|(_, stray)| stray.said_by == Some(version) || trunkline_wire::planted!(StraysAtOnce))
             .map(|(key, stray)| (*key, stray.epoch))
             .collect();
         for (key, epoch) in gone {
@@ -419,7 +419,7 @@ impl Router {
                 session.regions_before.remove(0);
             }
             for region in map.regions_of(device) {
-                let told = before.belongs(device, region);
+                let told = before.belongs(device, region) || trunkline_wire::planted!(MovedUntold);
                 for node in map.holders(region) {
                     let told = told && before.holds(region, node);
                     if node == self.config.node {

@@ -74,8 +74,10 @@ impl Router {
             PeerFrame::Unregister(f) => Concern::Device(f.device),
             PeerFrame::Outdated(f) => Concern::Device(f.device),
             PeerFrame::Locate(f) => Concern::Device(f.device),
+            PeerFrame::Located(_) if trunkline_wire::planted!(AnswerAtWrongShard) => Concern::Here,
             PeerFrame::Located(f) => Concern::Device(f.device),
             PeerFrame::Relay(f) => Concern::Device(f.device),
+            PeerFrame::SyncEnd(_) if trunkline_wire::planted!(StreamEndsAtOneShard) => Concern::Here,
             PeerFrame::SyncBegin(_) | PeerFrame::SyncEnd(_) | PeerFrame::MapVersion(_) => Concern::All,
             PeerFrame::Synced(_) | PeerFrame::MapTaken(_) => Concern::Here,
             PeerFrame::Pong(Pong { token }) if token::shard(*token).0 < self.config.shards => {

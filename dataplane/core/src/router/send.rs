@@ -306,7 +306,9 @@ impl Router {
                     reply.back = reply.back.back();
                 }
                 match reply.back.last() {
-                    Some(last) if self.ready(last) => out.link(last, &reply),
+                    Some(last) if self.ready(last) && !trunkline_wire::planted!(ReplyNotRelayed) => {
+                        out.link(last, &reply)
+                    }
                     // Its sender's node asks again, and gets another answer.
                     _ => self.counters.replies_dropped += 1,
                 }
