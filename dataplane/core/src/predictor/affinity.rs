@@ -95,7 +95,8 @@ impl Affinity {
         let (mut list, mut at, mut before) = (AffinityList::new(first, self.novelty), first, first);
         for partner in self.partners.iter().take(AFFINITY_ENTRIES_MAX) {
             let touched_at = partner.touched_at();
-            let earlier = match before - touched_at {
+            // A clock that went back leaves the latest one with an earlier time than the next: as near as can be.
+            let earlier = match before.saturating_sub(touched_at) {
                 // Recipients of one mail stay as near to each other as they were.
                 near @ 0..=NEAR_SECONDS => near,
                 // From where the reader will be, so that what is rounded doesn't add up.
@@ -284,6 +285,16 @@ mod tests {
             assert!(age(is).abs_diff(age(was)) <= age(was) / 16 + 1, "{was:?} {is:?}");
             assert_eq!((u32::from(is.sent) + 1).ilog2(), (u32::from(was.sent) + 1).ilog2());
         }
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_does_a_list_no_harm() {
+        let mut list = Affinity::default();
+        list.sent(1_000, key(1));
+        list.sent(400, key(2));
+        let kept: Vec<_> = list.digest().entries().iter().map(|entry| entry.partner).collect();
+        assert_eq!(kept, [key(2), key(1)]);
+        assert_eq!(Affinity::recall(&list.digest()).partners().len(), 2);
     }
 
     #[test]
