@@ -10,29 +10,7 @@ use trunkline_control::logic::ConnectionId;
 use trunkline_control::membership::{GRACE, LEASE};
 use trunkline_wire::id::{NodeId, RegionId};
 use trunkline_wire::map::Map;
-use world::{World, initially, slots_of};
-
-/// Two regions of one instance each, and a connection server; the server's connection last.
-fn cluster() -> (World, [ConnectionId; 3]) {
-    let mut world = World::new(initially(&[("eu", 1), ("us", 1)]));
-    let nodes = [
-        world.join("r1", &["eu"]),
-        world.join("r2", &["us"]),
-        world.join("s1", &[]),
-    ];
-    world.pass(2 * BATCH);
-    (world, nodes)
-}
-
-/// From here on nodes settle only when the test says so.
-fn by_hand(world: &mut World) {
-    world.nodes.values_mut().for_each(|node| node.settles = false);
-}
-
-fn settle(world: &mut World, nodes: &[ConnectionId]) {
-    nodes.iter().for_each(|node| world.settle(*node));
-    world.pass(BATCH);
-}
+use world::{World, slots_of};
 
 fn share(share: u32) -> Value {
     json!({ "op": "move", "what": { "share": { "from": "eu", "share": share } }, "to": "us" })
@@ -51,8 +29,8 @@ fn moving(map: &Map) -> (usize, usize) {
 
 #[test]
 fn a_share_moves_in_three_versions_each_when_all_have_settled_the_one_before() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let asked = world.ask(nodes[2], share(2_500)).unwrap();
     assert_eq!(
         (&asked["stage"], &asked["slots"], &asked["waiting"]),
@@ -61,26 +39,26 @@ fn a_share_moves_in_three_versions_each_when_all_have_settled_the_one_before() {
     let version = world.map(nodes[2]).id().version;
     assert_eq!(moving(world.map(nodes[2])), (8_192, 32_768));
 
-    settle(&mut world, &nodes[..2]);
+    world.settle_all(&nodes[..2]);
     world.pass(Duration::from_secs(10));
     assert_eq!(world.map(nodes[2]).id().version, version, "one has not settled");
-    settle(&mut world, &nodes[2..]);
+    world.settle_all(&nodes[2..]);
     assert_eq!(moving(world.map(nodes[2])), (8_192, 40_960));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(moving(world.map(nodes[2])), (0, 40_960));
     assert_eq!(stage(&mut world, nodes[2], 1), "end");
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(stage(&mut world, nodes[2], 1), "done");
     assert_eq!(world.map(nodes[2]).id().version, version + 2);
 }
 
 #[test]
 fn a_lapsed_lease_is_no_word_of_a_node_but_leaving_the_map_is() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     world.ask(nodes[0], share(10_000)).unwrap();
     world.kill(nodes[2]);
-    settle(&mut world, &nodes[..2]);
+    world.settle_all(&nodes[..2]);
     world.pass(LEASE + Duration::from_secs(1));
     let state = world.ask(nodes[0], json!({ "op": "move-state", "id": 1 })).unwrap();
     assert_eq!(state["stage"], "both");
@@ -95,11 +73,11 @@ fn a_lapsed_lease_is_no_word_of_a_node_but_leaving_the_map_is() {
 #[test]
 fn a_control_plane_that_dies_at_any_step_goes_on_with_it() {
     for deaths in 0..3 {
-        let (mut world, nodes) = cluster();
-        by_hand(&mut world);
+        let (mut world, nodes) = World::of_two_regions();
+        world.by_hand();
         world.ask(nodes[0], share(10_000)).unwrap();
         for _ in 0..deaths {
-            settle(&mut world, &nodes);
+            world.settle_all(&nodes);
         }
         let before = stage(&mut world, nodes[0], 1);
         world.restart();
@@ -117,17 +95,17 @@ fn a_control_plane_that_dies_at_any_step_goes_on_with_it() {
 
 #[test]
 fn a_move_can_be_given_up_before_it_has_switched_and_not_after() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     world.ask(nodes[0], share(10_000)).unwrap();
     let abort = json!({ "op": "abort-move", "id": 1 });
     assert_eq!(world.ask(nodes[0], abort.clone()).unwrap()["stage"], "back");
     assert_eq!(moving(world.map(nodes[0])), (0, 32_768));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(stage(&mut world, nodes[0], 1), "aborted");
 
     world.ask(nodes[0], share(10_000)).unwrap();
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     let abort = json!({ "op": "abort-move", "id": 2 });
     let refused = world.ask(nodes[0], abort).unwrap_err();
     assert!(refused.contains("has switched already"), "{refused}");
@@ -135,7 +113,7 @@ fn a_move_can_be_given_up_before_it_has_switched_and_not_after() {
 
 #[test]
 fn a_wrong_move_is_refused_with_its_reason_and_changes_nothing() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     world
         .ask(nodes[0], json!({ "op": "region", "name": "empty", "weight": 1 }))
         .unwrap();
@@ -180,7 +158,7 @@ fn a_wrong_move_is_refused_with_its_reason_and_changes_nothing() {
         assert!(refused.contains(reason), "{request}: {refused}");
         assert!(!refused.contains('\n'));
     }
-    by_hand(&mut world);
+    world.by_hand();
     world.ask(nodes[0], of(slots(100, 199), "us")).unwrap();
     let refused = world.ask(nodes[0], of(slots(150, 300), "us")).unwrap_err();
     assert!(
@@ -194,7 +172,7 @@ fn a_wrong_move_is_refused_with_its_reason_and_changes_nothing() {
 
 #[test]
 fn a_dry_run_says_what_would_move_and_changes_nothing() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     let version = world.logic.version();
     let mut request = share(5_000);
     request["dry_run"] = true.into();
@@ -213,8 +191,8 @@ fn a_dry_run_says_what_would_move_and_changes_nothing() {
 
 #[test]
 fn a_few_moves_are_under_way_at_a_time_and_the_others_wait_their_turn() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     for slot in 0..7 {
         let what = json!({ "slots": { "first": slot, "last": slot } });
         world
@@ -232,15 +210,15 @@ fn a_few_moves_are_under_way_at_a_time_and_the_others_wait_their_turn() {
     };
     assert_eq!((count(&mut world, "both"), count(&mut world, "pending")), (4, 3));
     for _ in 0..8 {
-        settle(&mut world, &nodes);
+        world.settle_all(&nodes);
     }
     assert_eq!(count(&mut world, "done"), 7);
 }
 
 #[test]
 fn a_device_that_is_enrolled_elsewhere_is_handed_over_there_and_back() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let device = (0..).map(|n| format!("d{n}")).find(|name| {
         let place = world.ask(nodes[0], json!({ "op": "where", "device": name })).unwrap();
         place["region"] == "eu"
@@ -261,34 +239,34 @@ fn a_device_that_is_enrolled_elsewhere_is_handed_over_there_and_back() {
         .ask(nodes[0], json!({ "op": "unenroll", "device": device }))
         .unwrap_err();
     assert!(busy.contains("on its way in move 1"), "{busy}");
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(regions(&world), (us, Some(eu)));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(regions(&world), (us, None));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
 
     world
         .ask(nodes[0], json!({ "op": "unenroll", "device": device }))
         .unwrap();
     assert_eq!(regions(&world), (us, Some(eu)));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(regions(&world), (eu, Some(us)));
     assert_eq!(world.map(nodes[0]).overrides(), 1);
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(regions(&world), (eu, None));
     assert_eq!(world.map(nodes[0]).overrides(), 0);
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(world.logic.open_moves(), 0);
 }
 
 #[test]
 fn a_region_is_removed_when_all_that_it_had_has_moved() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     world
         .ask(nodes[0], json!({ "op": "enroll", "device": "d", "region": "eu" }))
         .unwrap();
     world.pass(10 * BATCH);
-    by_hand(&mut world);
+    world.by_hand();
     let removed = world
         .ask(nodes[2], json!({ "op": "remove-region", "name": "eu" }))
         .unwrap();
@@ -299,7 +277,7 @@ fn a_region_is_removed_when_all_that_it_had_has_moved() {
     assert!(refused.contains("is being removed"), "{refused}");
     for _ in 0..3 {
         assert_eq!(world.map(nodes[2]).regions().count(), 2);
-        settle(&mut world, &nodes);
+        world.settle_all(&nodes);
     }
     world.pass(BATCH);
     assert_eq!(world.map(nodes[2]).regions().count(), 1);

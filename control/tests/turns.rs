@@ -10,31 +10,9 @@ use trunkline_control::logic::ConnectionId;
 use trunkline_control::membership::LEASE;
 use trunkline_wire::control::{Draining, Leave, NodeFrame};
 use trunkline_wire::id::{NodeId, RegionId};
-use world::{World, initially};
+use world::World;
 
 const EU: RegionId = RegionId(1);
-
-/// The region `eu` with one instance, `us` with one, and a connection server.
-fn cluster() -> (World, [ConnectionId; 3]) {
-    let mut world = World::new(initially(&[("eu", 1), ("us", 1)]));
-    let nodes = [
-        world.join("r1", &["eu"]),
-        world.join("r2", &["us"]),
-        world.join("s1", &[]),
-    ];
-    world.pass(2 * BATCH);
-    (world, nodes)
-}
-
-/// From here on nodes settle only when the test says so.
-fn by_hand(world: &mut World) {
-    world.nodes.values_mut().for_each(|node| node.settles = false);
-}
-
-fn settle(world: &mut World, nodes: &[ConnectionId]) {
-    nodes.iter().for_each(|node| world.settle(*node));
-    world.pass(BATCH);
-}
 
 /// The instances and the standbys of `eu`, as a node's map has them.
 fn eu(world: &World, node: ConnectionId) -> (Vec<u32>, Vec<u32>) {
@@ -69,8 +47,8 @@ fn second(world: &mut World) -> ConnectionId {
 
 #[test]
 fn an_instance_that_joins_is_told_first_and_asked_when_all_have_settled_that() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let third = world.join("r3", &["eu"]);
     world.nodes.get_mut(&third).unwrap().settles = false;
     world.pass(BATCH);
@@ -80,38 +58,38 @@ fn an_instance_that_joins_is_told_first_and_asked_when_all_have_settled_that() {
         state["instances"],
         json!([{ "node": 4, "name": "r3", "region": "eu", "way": "comes" }])
     );
-    settle(&mut world, &[nodes[0], nodes[1], third]);
+    world.settle_all(&[nodes[0], nodes[1], third]);
     world.pass(Duration::from_secs(5));
     assert_eq!(
         eu(&world, nodes[2]),
         (vec![1], vec![4]),
         "a server has not told it of its sessions"
     );
-    settle(&mut world, &nodes[2..]);
+    world.settle_all(&nodes[2..]);
     assert_eq!(eu(&world, nodes[2]), (vec![1, 4], vec![]));
-    settle(&mut world, &nodes);
-    settle(&mut world, &[third]);
+    world.settle_all(&nodes);
+    world.settle_all(&[third]);
     assert_eq!(latest(&mut world, nodes[2])["stage"], "done");
 }
 
 #[test]
 fn an_instance_that_goes_is_asked_by_nobody_before_it_is_told_no_more() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     let second = second(&mut world);
-    by_hand(&mut world);
+    world.by_hand();
     let asked = world.ask(nodes[2], remove("r1")).unwrap();
     assert_eq!((&asked["stage"], &asked["waiting"]), (&json!("both"), &json!(4)));
     assert_eq!(eu(&world, nodes[2]), (vec![4], vec![1]));
-    settle(&mut world, &nodes);
+    world.settle_all(&nodes);
     assert_eq!(eu(&world, nodes[2]), (vec![4], vec![1]), "one may still ask it");
-    settle(&mut world, &[second]);
+    world.settle_all(&[second]);
     assert_eq!(eu(&world, nodes[2]), (vec![4], vec![]));
     assert!(world.map(nodes[2]).node(NodeId(1)).is_some(), "it stays a member");
 }
 
 #[test]
 fn a_removed_instance_stays_removed_whatever_its_settings_say_until_it_is_added() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     second(&mut world);
     world.ask(nodes[2], remove("r3")).unwrap();
     world.pass(4 * BATCH);
@@ -142,7 +120,7 @@ fn a_removed_instance_stays_removed_whatever_its_settings_say_until_it_is_added(
 
 #[test]
 fn a_removed_region_does_not_come_back_with_its_nodes() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     world
         .ask(nodes[2], json!({ "op": "remove-region", "name": "us" }))
         .unwrap();
@@ -162,13 +140,13 @@ fn a_removed_region_does_not_come_back_with_its_nodes() {
 #[test]
 fn a_control_plane_that_dies_goes_on_with_a_turn() {
     for settled in 0..2 {
-        let (mut world, nodes) = cluster();
+        let (mut world, nodes) = World::of_two_regions();
         let second = second(&mut world);
-        by_hand(&mut world);
+        world.by_hand();
         world.ask(nodes[2], remove("r1")).unwrap();
         for _ in 0..settled {
-            settle(&mut world, &nodes);
-            settle(&mut world, &[second]);
+            world.settle_all(&nodes);
+            world.settle_all(&[second]);
         }
         world.restart();
         let back = [("r1", &["eu"][..]), ("r2", &["us"]), ("s1", &[]), ("r3", &["eu"])];
@@ -184,14 +162,14 @@ fn a_control_plane_that_dies_goes_on_with_a_turn() {
 
 #[test]
 fn a_turn_can_be_given_up_while_the_node_is_a_standby() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     let second = second(&mut world);
-    by_hand(&mut world);
+    world.by_hand();
     let id = world.ask(nodes[2], remove("r1")).unwrap()["move"].as_u64().unwrap();
     world.ask(nodes[2], json!({ "op": "abort-move", "id": id })).unwrap();
     assert_eq!(eu(&world, nodes[2]), (vec![1, 4], vec![]));
-    settle(&mut world, &nodes);
-    settle(&mut world, &[second]);
+    world.settle_all(&nodes);
+    world.settle_all(&[second]);
     assert_eq!(stage(&mut world, nodes[2], id), "aborted");
     let back = world.join_as(NodeId(1), 2, "r1", &["eu"], 3000);
     assert_eq!(eu(&world, back), (vec![1, 4], vec![]), "it is an instance as before");
@@ -199,22 +177,22 @@ fn a_turn_can_be_given_up_while_the_node_is_a_standby() {
 
 #[test]
 fn where_nobody_else_can_be_asked_the_next_instance_waits_for_nobody() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     world.kill(nodes[0]);
     let third = world.join("r3", &["eu"]);
     assert_eq!(eu(&world, third), (vec![1, 4], vec![]), "the one before it is gone");
 
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let third = world.join("r3", &["eu"]);
     assert_eq!(eu(&world, third), (vec![1], vec![4]));
     world.kill(nodes[0]);
     world.pass(LEASE + Duration::from_secs(6));
     assert_eq!(eu(&world, third), (vec![1, 4], vec![]), "the one before it is silent");
 
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let third = world.join("r3", &["eu"]);
     world.frame(nodes[0], NodeFrame::Leave(Leave {}));
     world.pass(BATCH);
@@ -223,8 +201,8 @@ fn where_nobody_else_can_be_asked_the_next_instance_waits_for_nobody() {
 
 #[test]
 fn a_standby_that_leaves_is_none_and_comes_again_when_it_is_back() {
-    let (mut world, nodes) = cluster();
-    by_hand(&mut world);
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
     let third = world.join("r3", &["eu"]);
     world.frame(third, NodeFrame::Leave(Leave {}));
     world.pass(BATCH);
@@ -236,7 +214,7 @@ fn a_standby_that_leaves_is_none_and_comes_again_when_it_is_back() {
 
 #[test]
 fn a_wrong_turn_is_refused_with_its_reason_and_changes_nothing() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     let version = world.logic.version();
     let mut refused = |request: Value, words: &[&str]| {
         let error = world.ask(nodes[2], request).unwrap_err();
@@ -260,7 +238,7 @@ fn a_wrong_turn_is_refused_with_its_reason_and_changes_nothing() {
         &["last instance of the region `eu`", "32768 slots", "remove-region"],
     );
     let second = second(&mut world);
-    by_hand(&mut world);
+    world.by_hand();
     let dry = json!({ "op": "remove-instance", "node": "r3", "dry_run": true });
     assert_eq!(world.ask(second, dry).unwrap()["instances"][0]["way"], "goes");
     assert_eq!(eu(&world, second), (vec![1, 4], vec![]));
@@ -280,7 +258,7 @@ fn a_wrong_turn_is_refused_with_its_reason_and_changes_nothing() {
 
 #[test]
 fn the_last_instance_of_a_region_without_devices_may_go() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     world.join("r3", &["ap"]);
     let region = json!({ "op": "remove-instance", "node": "r3", "region": "ap" });
     world.ask(nodes[2], region).unwrap();
@@ -290,7 +268,7 @@ fn the_last_instance_of_a_region_without_devices_may_go() {
 
 #[test]
 fn a_drained_node_stays_drained_though_it_and_the_control_plane_start_anew() {
-    let (mut world, nodes) = cluster();
+    let (mut world, nodes) = World::of_two_regions();
     let other = world.join("s2", &[]);
     let drain =
         |undo: bool| json!({ "op": "drain", "node": "s1", "rate": if undo { None } else { Some(20) }, "undo": undo });

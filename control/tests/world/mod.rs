@@ -47,6 +47,29 @@ pub struct Node {
 pub const WALL_MS: u64 = 1_700_000_000_000;
 
 impl World {
+    /// Two regions of one instance each, `eu` and `us`, and a connection server; the server's connection last.
+    pub fn of_two_regions() -> (World, [ConnectionId; 3]) {
+        let mut world = World::new(initially(&[("eu", 1), ("us", 1)]));
+        let nodes = [
+            world.join("r1", &["eu"]),
+            world.join("r2", &["us"]),
+            world.join("s1", &[]),
+        ];
+        world.pass(2 * BATCH);
+        (world, nodes)
+    }
+
+    /// From here on nodes settle only when the test says so.
+    pub fn by_hand(&mut self) {
+        self.nodes.values_mut().for_each(|node| node.settles = false);
+    }
+
+    /// Nodes say that they have settled the maps that they have, and control acts on it.
+    pub fn settle_all(&mut self, nodes: &[ConnectionId]) {
+        nodes.iter().for_each(|node| self.settle(*node));
+        self.pass(BATCH);
+    }
+
     pub fn new(config: Config) -> World {
         let store = MemoryStore::new();
         let at = Instant::from_micros(5_000_000);
