@@ -173,11 +173,7 @@ impl Demo {
                 fault_error = Some(error);
                 return ControlFlow::Break(());
             }
-            if stop.is_asked() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            stop.flow()
         })?;
         progress.end();
         match fault_error {

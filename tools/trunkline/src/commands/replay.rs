@@ -7,7 +7,6 @@ mod model;
 mod scale;
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -128,11 +127,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut progress = Progress::new("messages", trace.messages().len());
     let summary = run.send_all(&trace, Pace::Window(args.window), &mut |summary| {
         progress.at(summary.reported as usize);
-        if stop.is_asked() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        stop.flow()
     })?;
     progress.end();
     if args.json {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -232,11 +231,7 @@ impl Game<'_> {
         let mut progress = Progress::new("messages", self.trace.messages().len());
         let summary = run.keep_to(self.trace, &self.timetable.deeds, &mut |summary| {
             progress.at(summary.reported as usize);
-            if stop.is_asked() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            stop.flow()
         })?;
         progress.end();
         let counts = before.zip(ground.counts(&COUNTED)?).map(|(before, after)| {
