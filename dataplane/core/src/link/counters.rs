@@ -1,28 +1,6 @@
 //! What a link book counts.
 
-/// Declares plain counters with their help texts, in the manner of [`crate::counters::Counters`].
-#[macro_export]
-macro_rules! tally {
-    ($(#[$sdoc:meta])* $struct:ident { $( $name:ident => $help:literal ),* $(,)? }) => {
-        $(#[$sdoc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct $struct {
-            $( #[doc = $help] pub $name: u64, )*
-        }
-
-        impl $struct {
-            /// Names and help texts, in the order of the values.
-            pub const NAMES: &'static [(&'static str, &'static str)] = &[ $( (stringify!($name), $help), )* ];
-
-            /// The values, in the order of the names.
-            pub fn values(&self) -> [u64; $struct::NAMES.len()] {
-                [ $( self.$name, )* ]
-            }
-        }
-    };
-}
-
-tally! {
+crate::tally! {
     /// Everything that one shard's link book counts, from its start.
     LinkCounters {
         links_dialled => "Dials to other nodes.",
