@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use trunkline_load::protocol::Kind;
@@ -16,15 +16,15 @@ use trunkline_load::target::Target;
 
 use crate::cluster;
 
-/// Who takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who takes part, in the order of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Contender {
     /// The bare forwarder over io_uring, with which the others are compared.
     Floor,
-    /// The bare forwarder over epoll.
-    FloorEpoll,
     /// Trunkline over io_uring.
     Ours,
+    /// The bare forwarder over epoll.
+    FloorEpoll,
     /// Trunkline over epoll.
     OursEpoll,
     /// NATS.
@@ -36,46 +36,30 @@ pub enum Contender {
     /// rumqttd, MQTT at quality 0.
     Rumqttd,
     /// Two bare forwarders in a row.
+    #[value(name = "floor-2")]
     FloorTwo,
-    /// Three of them.
-    FloorThree,
     /// Two connection servers with a link between them, and a region's instance.
     OursDirect,
+    /// Three bare forwarders in a row.
+    #[value(name = "floor-3")]
+    FloorThree,
     /// The same without that link: messages go by way of the instance.
     OursRegion,
 }
 
 impl Contender {
-    /// All of them.
-    pub const ALL: [Contender; 12] = [
-        Contender::Floor,
-        Contender::Ours,
-        Contender::FloorEpoll,
-        Contender::OursEpoll,
-        Contender::Nats,
-        Contender::Redis,
-        Contender::Mosquitto,
-        Contender::Rumqttd,
-        Contender::FloorTwo,
-        Contender::OursDirect,
-        Contender::FloorThree,
-        Contender::OursRegion,
-    ];
-
-    fn name(self) -> &'static str {
+    /// Whether its messages pass several nodes.
+    pub fn is_in_a_row(self) -> bool {
         match self {
-            Contender::Floor => "floor",
-            Contender::FloorEpoll => "floor-epoll",
-            Contender::Ours => "ours",
-            Contender::OursEpoll => "ours-epoll",
-            Contender::Nats => "nats",
-            Contender::Redis => "redis",
-            Contender::Mosquitto => "mosquitto",
-            Contender::Rumqttd => "rumqttd",
-            Contender::FloorTwo => "floor-2",
-            Contender::FloorThree => "floor-3",
-            Contender::OursDirect => "ours-direct",
-            Contender::OursRegion => "ours-region",
+            Contender::FloorTwo | Contender::OursDirect | Contender::FloorThree | Contender::OursRegion => true,
+            Contender::Floor
+            | Contender::Ours
+            | Contender::FloorEpoll
+            | Contender::OursEpoll
+            | Contender::Nats
+            | Contender::Redis
+            | Contender::Mosquitto
+            | Contender::Rumqttd => false,
         }
     }
 
@@ -204,21 +188,7 @@ impl Contender {
 
 impl fmt::Display for Contender {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-impl FromStr for Contender {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Contender, String> {
-        let found = Contender::ALL.into_iter().find(|contender| contender.name() == text);
-        found.ok_or_else(|| {
-            format!(
-                "{text:?} is none: use {}",
-                Contender::ALL.map(Contender::name).join(", ")
-            )
-        })
+        formatter.write_str(self.to_possible_value().expect("every contender has a name").get_name())
     }
 }
 
@@ -363,16 +333,3 @@ const ATTEMPTS: usize = 5;
 const START_MAX: Duration = Duration::from_secs(30);
 /// Between looks at a server that starts.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_and_written_alike() {
-        for contender in Contender::ALL {
-            assert_eq!(contender.to_string().parse(), Ok(contender));
-        }
-        assert!("kafka".parse::<Contender>().unwrap_err().contains("ours-epoll"));
-    }
-}

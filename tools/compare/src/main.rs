@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use serde_json::json;
 use trunkline_load::run::{raise_descriptors, run as play};
 use trunkline_load::summary::Summary;
@@ -94,14 +94,13 @@ fn run(args: &Args) -> anyhow::Result<()> {
             args.server_core
         );
     }
-    let wanted = |workload: &Workload| args.workloads.is_empty() || args.workloads.contains(workload);
-    let workloads: Vec<Workload> = Workload::ALL.into_iter().filter(wanted).collect();
     if let Some(directory) = &args.svg_dir {
         let made = std::fs::create_dir_all(directory);
         made.with_context(|| format!("--svg-dir {}: cannot be made", directory.display()))?;
     }
     let mut reports = Vec::new();
-    for workload in workloads {
+    let wanted = |workload: &&Workload| args.workloads.is_empty() || args.workloads.contains(workload);
+    for &workload in Workload::value_variants().iter().filter(wanted) {
         let servers = start(args, workload)?;
         if servers.is_empty() {
             eprintln!("{workload}: none of its servers is there");
@@ -155,8 +154,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// The servers that take part and are there; who isn't is named.
 fn start(args: &Args, workload: Workload) -> anyhow::Result<Vec<Running>> {
     let mut running = Vec::new();
-    for contender in workload.contenders() {
-        if !args.contenders.is_empty() && !args.contenders.contains(contender) {
+    let wanted = |contender: &&Contender| args.contenders.is_empty() || args.contenders.contains(contender);
+    for &contender in Contender::value_variants().iter().filter(wanted) {
+        if !workload.has(contender) {
             continue;
         }
         let cores = workload.server_cores(args.server_core, args.generator_core);

@@ -1,26 +1,27 @@
 //! What is done to the servers. 200 connections to random peers, 128 bytes, unless it says otherwise.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use trunkline_load::plan::{Plan, Spacing, Work};
 
 use crate::contender::Contender;
 
-/// A kind of load; some have several cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A kind of load; some have several cases. In the order in which they are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
     /// Throughput: 32 messages outstanding on each connection.
     W1,
-    /// Latency under a given rate, from the time at which each message was meant to be sent.
+    /// One message outstanding on each connection: nothing can be batched.
+    W5,
+    /// Latency under a given rate, from the time at which each message was meant to be sent until it is delivered; for one rate also until
+    /// the sender has its report, beside a floor that has none.
     W2,
     /// Memory for idle connections.
     W3,
     /// Connections that come and go.
     W4,
-    /// One message outstanding on each connection: nothing can be batched.
-    W5,
     /// Throughput across two nodes, straight and by way of a region, beside as many floors in a row.
     W6,
     /// Payloads from 16 bytes to 16 KiB.
@@ -41,38 +42,18 @@ pub struct Case {
 }
 
 impl Workload {
-    /// All of them.
-    pub const ALL: [Workload; 8] = [
-        Workload::W1,
-        Workload::W5,
-        Workload::W2,
-        Workload::W3,
-        Workload::W4,
-        Workload::W6,
-        Workload::W7,
-        Workload::W8,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Workload::W1 => "w1",
-            Workload::W2 => "w2",
-            Workload::W3 => "w3",
-            Workload::W4 => "w4",
-            Workload::W5 => "w5",
-            Workload::W6 => "w6",
-            Workload::W7 => "w7",
-            Workload::W8 => "w8",
-        }
-    }
-
     /// Who takes part.
-    pub fn contenders(self) -> &'static [Contender] {
+    pub fn has(self, contender: Contender) -> bool {
         match self {
-            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => &ALONE,
-            Workload::W6 => &IN_A_ROW,
+            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => {
+                !contender.is_in_a_row()
+            }
+            Workload::W6 => contender.is_in_a_row(),
             // Those that use a second core, and a floor, which doesn't, as the measure.
-            Workload::W8 => &[Contender::Floor, Contender::Ours, Contender::OursEpoll, Contender::Nats],
+            Workload::W8 => matches!(
+                contender,
+                Contender::Floor | Contender::Ours | Contender::OursEpoll | Contender::Nats
+            ),
         }
     }
 
@@ -96,8 +77,8 @@ impl Workload {
             ..Plan::default()
         };
         let case = |more: &str, title: String, plan: Plan| Case {
-            title: format!("{}: {title}", self.name().to_uppercase()),
-            file: format!("{}{more}", self.name()),
+            title: format!("{}: {title}", self.to_string().to_uppercase()),
+            file: format!("{self}{more}"),
             plan,
         };
         match self {
@@ -112,14 +93,27 @@ impl Workload {
                 let title = "1 message outstanding on each of 200 connections";
                 vec![case("", title.into(), plan(Work::Closed { outstanding: 1 }))]
             }
-            Workload::W2 => RATES
-                .iter()
-                .map(|&rate| {
-                    let spacing = Spacing::Poisson;
-                    let plan = plan(Work::Open { rate, spacing });
-                    case(&format!("-{rate}"), format!("{rate} messages a second"), plan)
-                })
-                .collect(),
+            Workload::W2 => {
+                let at = |rate| {
+                    plan(Work::Open {
+                        rate,
+                        spacing: Spacing::Poisson,
+                    })
+                };
+                let mut cases: Vec<Case> = RATES
+                    .iter()
+                    .map(|&rate| case(&format!("-{rate}"), format!("{rate} messages a second"), at(rate)))
+                    .collect();
+                let confirmed = Plan {
+                    confirmed: true,
+                    ..at(RATE_CONFIRMED)
+                };
+                let title = format!(
+                    "{RATE_CONFIRMED} messages a second, confirmed where the server can: latency until the report, otherwise until the delivery"
+                );
+                cases.push(case(&format!("-{RATE_CONFIRMED}-confirmed"), title, confirmed));
+                cases
+            }
             Workload::W3 => IDLE
                 .iter()
                 .map(|&connections| {
@@ -165,39 +159,14 @@ impl Workload {
 
 impl fmt::Display for Workload {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
+        formatter.write_str(self.to_possible_value().expect("every workload has a name").get_name())
     }
 }
 
-impl FromStr for Workload {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Workload, String> {
-        let found = Workload::ALL.into_iter().find(|workload| workload.name() == text);
-        found.ok_or_else(|| format!("{text:?} is none: use {}", Workload::ALL.map(Workload::name).join(", ")))
-    }
-}
-
-/// One server each.
-const ALONE: [Contender; 8] = [
-    Contender::Floor,
-    Contender::Ours,
-    Contender::FloorEpoll,
-    Contender::OursEpoll,
-    Contender::Nats,
-    Contender::Redis,
-    Contender::Mosquitto,
-    Contender::Rumqttd,
-];
-/// Several servers, each beside as many floors as its messages pass nodes.
-const IN_A_ROW: [Contender; 4] = [
-    Contender::FloorTwo,
-    Contender::OursDirect,
-    Contender::FloorThree,
-    Contender::OursRegion,
-];
 /// Messages a second.
 const RATES: [f64; 3] = [20_000.0, 50_000.0, 100_000.0];
+/// Messages a second that ask for a report.
+const RATE_CONFIRMED: f64 = 20_000.0;
 /// Connections; the generator has as many descriptors, and a limit of 20,000 is common.
 const IDLE: [usize; 2] = [10_000, 18_000];
 /// Bytes.
@@ -210,17 +179,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_and_written_alike() {
-        for workload in Workload::ALL {
-            assert_eq!(workload.to_string().parse(), Ok(workload));
-        }
-        assert!("w9".parse::<Workload>().is_err());
-    }
-
-    #[test]
     fn every_case_has_a_file_of_its_own() {
-        let cases = Workload::ALL
-            .into_iter()
+        let cases = Workload::value_variants()
+            .iter()
             .flat_map(|workload| workload.cases(Duration::from_secs(1), 1));
         let files: Vec<String> = cases.map(|case| case.file).collect();
         let different: HashSet<&String> = files.iter().collect();
