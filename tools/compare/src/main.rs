@@ -1,22 +1,5 @@
-//! Compares Trunkline with the floor and with other servers: the same load from one generator, on the same cores, in one go and interleaved,
-//! so that what the host does meanwhile happens to all of them.
-//!
-//! | file | noun |
-//! |---|---|
-//! | `contender` | a server: how it is started, on which cores, and how it ends |
-//! | `cluster` | several servers in a row |
-//! | `workload` | what is done to all of them, and who takes part |
-//! | `table` | what comes out, for people; the JSON and the pictures are the load generator's |
-//! | `syscalls` | system calls for each message |
-//!
-//! It deliberately measures nothing else itself: that is `trunkline-load`'s.
+//! The program `compare`: see [`trunkline_compare`].
 #![forbid(unsafe_code)]
-
-mod cluster;
-mod contender;
-mod syscalls;
-mod table;
-mod workload;
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -26,12 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use serde_json::json;
+use trunkline_compare::contender::{Contender, Running};
+use trunkline_compare::workload::Workload;
+use trunkline_compare::{syscalls, table};
 use trunkline_load::run::{raise_descriptors, run as play};
 use trunkline_load::summary::Summary;
 use trunkline_load::{plot, report};
-
-use crate::contender::{Contender, Running};
-use crate::workload::Workload;
 
 /// Compares Trunkline with a bare forwarder and with the servers of other protocols that are installed: one generator, the same cores, in
 /// turn.

@@ -1,0 +1,20 @@
+//! Compares Trunkline with the floor and with other servers: the same load from one generator, on the same cores, in one go and interleaved,
+//! so that what the host does meanwhile happens to all of them.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `contender` | a server: how it is started, on which cores, and how it ends |
+//! | `cluster` | several servers in a row |
+//! | `workload` | what is done to all of them, and who takes part |
+//! | `table` | what comes out, for people; the JSON and the pictures are the load generator's |
+//! | `syscalls` | system calls for each message |
+//! | `bin/newmap` | what it costs messages that a node takes over a whole map of a million devices |
+//!
+//! It deliberately measures nothing else itself: that is `trunkline-load`'s.
+#![forbid(unsafe_code)]
+
+pub mod cluster;
+pub mod contender;
+pub mod syscalls;
+pub mod table;
+pub mod workload;
