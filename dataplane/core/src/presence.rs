@@ -18,7 +18,7 @@ use crate::constants::TOMBSTONE;
 use trunkline_wire::keyed::KeyMap;
 
 /// The stream of a session that only another instance has told of. Real ones count up from the start's number.
-const RELAYED: u64 = u64::MAX;
+const SECONDHAND: u64 = u64::MAX;
 
 /// Where the devices of one region are.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Presence {
     /// When to forget what was removed, in the order of time.
     forget: VecDeque<(Instant, DeviceKey, Epoch)>,
     /// The devices whose sessions only other instances have told of, and some whose servers have named them since.
-    relayed: BTreeSet<DeviceKey>,
+    secondhand: BTreeSet<DeviceKey>,
 }
 
 /// The highest epoch of a device that is no longer here.
@@ -76,6 +76,16 @@ impl Presence {
             .max(self.removed.get(&device).map(|removed| removed.epoch))
     }
 
+    /// Whether a session is known to be no more: its server has ended it, or a newer one is or was until lately.
+    pub fn is_over(&self, device: DeviceKey, epoch: Epoch) -> bool {
+        let is_newer = self.highest(device).is_some_and(|highest| highest > epoch);
+        is_newer
+            || self
+                .removed
+                .get(&device)
+                .is_some_and(|it| it.epoch == epoch && it.ended)
+    }
+
     /// A session exists, named in its server's stream `sync`.
     pub fn register(&mut self, device: DeviceKey, epoch: Epoch, sync: u64) -> Registration {
         if let Some(&removed) = self.removed.get(&device) {
@@ -108,14 +118,14 @@ impl Presence {
     }
 
     /// As [`Presence::register`], of a session that another instance tells of: in no stream of its server's.
-    pub fn register_relayed(&mut self, device: DeviceKey, epoch: Epoch) -> Registration {
+    pub fn register_secondhand(&mut self, device: DeviceKey, epoch: Epoch) -> Registration {
         match self.entries.find(device) {
             // Its server may have named it itself.
             Some(entry) if entry.epoch == epoch => Registration::Repeated,
             Some(_) | None => {
-                let registration = self.register(device, epoch, RELAYED);
+                let registration = self.register(device, epoch, SECONDHAND);
                 if matches!(registration, Registration::Taken { .. }) {
-                    self.relayed.insert(device);
+                    self.secondhand.insert(device);
                 }
                 registration
             }
@@ -124,14 +134,14 @@ impl Presence {
 
     /// Drops the sessions at `node` that only other instances have told of: the server has the same map as this node, has named all its
     /// sessions by it, and these were not among them. Returns how many.
-    pub fn drop_relayed(&mut self, now: Instant, node: NodeId) -> usize {
+    pub fn drop_secondhand(&mut self, now: Instant, node: NodeId) -> usize {
         let mut dropped = Vec::new();
         let entries = &self.entries;
-        self.relayed.retain(|device| {
-            let relayed = entries.find(*device).filter(|entry| entry.sync == RELAYED);
-            let of_node = relayed.filter(|entry| entry.epoch.node == node);
+        self.secondhand.retain(|device| {
+            let secondhand = entries.find(*device).filter(|entry| entry.sync == SECONDHAND);
+            let of_node = secondhand.filter(|entry| entry.epoch.node == node);
             dropped.extend(of_node.map(|entry| (*device, entry.epoch)));
-            relayed.is_some() && of_node.is_none()
+            secondhand.is_some() && of_node.is_none()
         });
         for &(device, epoch) in &dropped {
             self.remove(now, device, Removed { epoch, ended: false });
@@ -155,6 +165,7 @@ impl Presence {
 
     fn remove(&mut self, now: Instant, device: DeviceKey, removed: Removed) -> bool {
         let Removed { epoch, ended } = removed;
+        self.secondhand.remove(&device);
         if trunkline_wire::planted!(NoTombstone) {
             return self.find(device) == Some(epoch) && self.entries.remove(device);
         }
@@ -181,9 +192,9 @@ impl Presence {
 
     /// As [`Presence::drop_unnamed`], but for what other instances have told of: by the server's older map it belongs to their region,
     /// and is named to them.
-    pub fn drop_unnamed_but_relayed(&mut self, now: Instant, node: NodeId, sync: u64) -> usize {
+    pub fn drop_unnamed_but_secondhand(&mut self, now: Instant, node: NodeId, sync: u64) -> usize {
         let unnamed =
-            |entry: &Entry| (entry.sync != sync || trunkline_wire::planted!(DropNamed)) && entry.sync != RELAYED;
+            |entry: &Entry| (entry.sync != sync || trunkline_wire::planted!(DropNamed)) && entry.sync != SECONDHAND;
         self.drop_where(now, node, unnamed)
     }
 

@@ -101,9 +101,12 @@ impl Sources {
                 .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
     }
 
-    /// Whether a server has named all its sessions of a region, and tells each change.
-    pub fn is_synced(&self, region: RegionId, node: NodeId) -> bool {
-        matches!(self.sources.get(&(region, node)), Some(Source::Synced { .. }))
+    /// Whether a server has named all its sessions of a region, and tells each change; what it told during a pause may still be unread.
+    pub fn is_told_by(&self, region: RegionId, node: NodeId) -> bool {
+        match self.sources.get(&(region, node)) {
+            Some(Source::Synced { .. } | Source::Validating { .. }) => true,
+            Some(Source::Unheard { .. } | Source::Syncing { .. } | Source::Lost { .. } | Source::Gone) | None => false,
+        }
     }
 
     /// The stream to which a registration by `node` belongs now; 0 if it hasn't begun one.

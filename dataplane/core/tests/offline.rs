@@ -3,6 +3,8 @@
 mod cluster;
 
 use cluster::{CONNECTION, Cluster, INSTANCE};
+use trunkline_wire::id::RegionId;
+use trunkline_wire::peer::{MapVersion, SyncBegin, SyncEnd};
 use trunkline_wire::report::{Outcome, Way};
 
 const A: usize = 0;
@@ -165,4 +167,75 @@ fn what_a_sibling_knew_of_a_server_that_is_gone_is_forgotten_when_the_server_die
     cluster.run_ms(12_000);
     assert_eq!(cluster.router(R1).explain(key).presence, None);
     assert_eq!(cluster.router(R2).explain(key).presence, None);
+}
+
+#[test]
+fn a_sibling_that_could_not_hear_of_a_session_s_end_does_not_bring_it_back_to_an_instance_that_did() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let to = cluster.welcome(B, "b");
+    let key = cluster.key("b");
+    cluster.cut_off(B);
+    cluster.disconnect(to);
+    // One instance hears everything of B again, and the other one can't yet: by it, the session is still there.
+    cluster.link_up(B, R1);
+    cluster.link_down(A, R2);
+    cluster.run_ms(20);
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
+    assert!(cluster.router(R2).explain(key).presence.is_some());
+    cluster.send(from, "b", 0);
+    cluster.run_ms(50);
+    assert!(cluster.router(R1).counters().locates_sent > 0);
+    assert!(cluster.router(B).counters().forwards_not_here > 0, "B itself is asked");
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
+    cluster.link_up(B, R2);
+    cluster.link_up(A, R2);
+    cluster.run_ms(2_000);
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
+    assert_eq!(cluster.router(R2).explain(key).presence, None);
+    assert_eq!(cluster.reports(from)[0].1, OFFLINE);
+}
+
+#[test]
+fn what_a_sibling_says_while_a_server_names_its_sessions_goes_with_the_end_of_that_if_it_was_not_named() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let to = cluster.welcome(B, "b");
+    let key = cluster.key("b");
+    cluster.link_down(B, R1);
+    cluster.run_ms(5_000);
+    cluster.link_down(B, R2);
+    cluster.disconnect(to);
+    cluster.run_ms(6_000);
+    assert_eq!(cluster.router(R1).explain(key).presence, None, "B is gone to it");
+    assert!(cluster.router(R2).explain(key).presence.is_some());
+    cluster.link_down(A, R2);
+    cluster.hold(R2, R1);
+    cluster.send(from, "b", 0);
+    cluster.run_ms(5);
+    assert_eq!(cluster.router(R1).counters().locates_sent, 1);
+    // The answer comes between the beginning and the end of B's stream.
+    cluster.link_up(B, R1);
+    cluster.hold(B, R1);
+    cluster.lose(B, R1);
+    let (region, sync) = (RegionId(1), 77);
+    let (version, newest) = (1, 1);
+    cluster.inject(B, R1, &MapVersion { version, newest });
+    cluster.inject(B, R1, &SyncBegin { region, sync });
+    cluster.let_go(B, R1);
+    cluster.run_ms(5);
+    cluster.let_go(R2, R1);
+    cluster.run_ms(2);
+    assert!(cluster.router(R1).explain(key).presence.is_some());
+    cluster.inject(
+        B,
+        R1,
+        &SyncEnd {
+            region,
+            sync,
+            shards: 1,
+        },
+    );
+    cluster.run_ms(5);
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
 }

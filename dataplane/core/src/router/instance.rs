@@ -30,6 +30,16 @@ pub(super) struct Asked {
     messages: Vec<Box<[u8]>>,
 }
 
+/// Where messages go that have waited for the siblings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Onward {
+    /// By what is known now.
+    Route,
+    /// To a session that a sibling knows of, and this instance doesn't.
+    Session(Epoch),
+    Stop(Stop),
+}
+
 impl Asked {
     pub(super) fn since(&self) -> Instant {
         self.since
@@ -349,17 +359,24 @@ impl Router {
             .some()
             .filter(|_| !trunkline_wire::planted!(SiblingIgnored))
         {
-            // Its record is as good as ours; if it is stale, the session's node says so, and it is removed here.
             let region = if self.presence.contains_key(&answer.region) {
                 answer.region
             } else {
                 // It was asked of the device's other region.
                 self.map.region_of(device)
             };
-            self.take_registration(now, region, epoch.node, device, epoch, out);
             self.sources.heard_of(now.at, region, epoch.node);
+            let outranked = self.is_told_by(region, epoch.node);
+            if !outranked {
+                self.take_secondhand(now, region, device, epoch, out);
+            }
             if self.knows(device) {
-                return self.release(now, device, None, out);
+                return self.release(now, device, Onward::Route, out);
+            }
+            let over = self.presence.get(&region).is_some_and(|it| it.is_over(device, epoch));
+            if outranked && !over {
+                // That server's own word is still on its way here, that the session is or that it isn't any more. It knows itself.
+                return self.release(now, device, Onward::Session(epoch), out);
             }
             // The session has ended, and that news is still on its way to the sibling: asking it again would bring the same answer.
         }
@@ -376,12 +393,19 @@ impl Router {
                     unreachable: asked.unreachable,
                 }
             };
-            self.release(now, device, Some(stop), out);
+            self.release(now, device, Onward::Stop(stop), out);
         }
     }
 
-    /// What waited for the siblings goes on: to an answer, or, with `None`, on its way.
-    fn release(&mut self, now: Now, device: DeviceKey, stop: Option<Stop>, out: &mut Outbox) {
+    /// Whether a server tells this instance of each of its sessions, by the same map: what others say of them is older news then, or
+    /// just ahead of the server's own.
+    fn is_told_by(&self, region: RegionId, server: NodeId) -> bool {
+        server == self.config.node
+            || self.sources.is_told_by(region, server) && self.agreed(server) == Some(self.map.id().version)
+    }
+
+    /// What waited for the siblings goes on.
+    fn release(&mut self, now: Now, device: DeviceKey, onward: Onward, out: &mut Outbox) {
         let Some(asked) = self.asked.remove(&device) else {
             return;
         };
@@ -398,10 +422,15 @@ impl Router {
                 // The node that took it in reports that it has expired.
                 None => continue,
             }
-            match stop {
+            match onward {
                 // It may have connected here meanwhile; otherwise the record decides.
-                None => self.route(now, &forward, out),
-                Some(stop) => self.stop(now, &forward, stop, out),
+                Onward::Route => self.route(now, &forward, out),
+                Onward::Session(epoch) => {
+                    if !self.pass_on(&forward, epoch.node, Target::Session { epoch }, out) {
+                        self.stop(now, &forward, Stop::Retry(RetryReason::NotInSync), out);
+                    }
+                }
+                Onward::Stop(stop) => self.stop(now, &forward, stop, out),
             }
         }
     }
@@ -415,7 +444,7 @@ impl Router {
             .map(|(device, _)| *device)
             .collect();
         for device in concerned {
-            self.release(now, device, Some(Stop::Retry(RetryReason::Unreachable)), out);
+            self.release(now, device, Onward::Stop(Stop::Retry(RetryReason::Unreachable)), out);
         }
     }
 
@@ -465,7 +494,7 @@ impl Router {
             .map(|(device, _)| *device)
             .collect();
         for device in overdue {
-            self.release(now, device, Some(Stop::Retry(RetryReason::Unreachable)), out);
+            self.release(now, device, Onward::Stop(Stop::Retry(RetryReason::Unreachable)), out);
         }
     }
 

@@ -91,7 +91,7 @@ impl Router {
     }
 
     /// The version that all shards of a node use, if they use the same.
-    fn agreed(&self, node: NodeId) -> Option<u64> {
+    pub(super) fn agreed(&self, node: NodeId) -> Option<u64> {
         if node == self.config.node {
             return Some(self.map.id().version);
         }
@@ -112,7 +112,7 @@ impl Router {
             .range_mut(all)
             .for_each(|(_, stray)| stray.said_by = agreed);
         self.drop_strays();
-        self.drop_relayed(now, from);
+        self.drop_secondhand(now, from);
         self.forget_unserved(now);
         out.event(None, ShardEvent::VersionTaken { node: from, version });
     }
@@ -134,22 +134,22 @@ impl Router {
             return 0;
         };
         if behind && !trunkline_wire::planted!(RelayedDropped) {
-            presence.drop_unnamed_but_relayed(now.at, server, sync)
+            presence.drop_unnamed_but_secondhand(now.at, server, sync)
         } else {
             presence.drop_unnamed(now.at, server, Some(sync))
         }
     }
 
-    /// What was relayed of a server's sessions, and was not named by the server itself though it has this map by now, is no more: it
-    /// ended while the server could not say so, or with the server's last process.
-    fn drop_relayed(&mut self, now: Now, server: NodeId) {
+    /// What other instances have told of a server's sessions, and was not named by the server itself though it has this map by now, is
+    /// no more: it ended while the server could not say so, or with the server's last process.
+    fn drop_secondhand(&mut self, now: Now, server: NodeId) {
         if server == self.config.node || self.agreed(server) != Some(self.map.id().version) {
             return;
         }
         for (&region, presence) in &mut self.presence {
             // Else the end of its stream does it.
-            if self.sources.is_synced(region, server) {
-                self.counters.presence_dropped += presence.drop_relayed(now.at, server) as u64;
+            if self.sources.is_told_by(region, server) {
+                self.counters.presence_dropped += presence.drop_secondhand(now.at, server) as u64;
             }
         }
     }
@@ -230,26 +230,42 @@ impl Router {
         self.counters.relays_taken += 1;
         if ended {
             self.take_unregistration(now, region, device, epoch, out);
-        } else if let Some(presence) = self.presence.get_mut(&region) {
-            match presence.register_relayed(device, epoch) {
-                Registration::Taken { replaced } => {
-                    self.counters.presence_registered += 1;
-                    if let Some(older) = replaced.filter(|older| older.node != epoch.node) {
-                        self.tell_outdated(now, device, older, epoch, out);
-                    }
-                }
-                Registration::Repeated | Registration::Removed => {}
-                Registration::Stale { highest } => {
-                    self.counters.presence_stale += 1;
-                    // The answer that the server would have got here itself.
-                    self.tell_outdated(now, device, epoch, highest, out);
-                }
-            }
+        } else if self.presence.contains_key(&region) {
+            self.take_secondhand(now, region, device, epoch, out);
             self.note_stray(from, region, device, epoch);
         }
         // It has moved on since. Versions rise along the way, so that this comes to an end.
         if from != self.config.node && !self.map.belongs(device, region) {
             self.relay(now, from, region, device, Word { epoch, ended }, out);
+        }
+    }
+
+    /// A session of which another instance knows, and not from its server here: it stays until that server has named all of its own, and
+    /// not this one.
+    pub(super) fn take_secondhand(
+        &mut self,
+        now: Now,
+        region: RegionId,
+        device: DeviceKey,
+        epoch: Epoch,
+        out: &mut Outbox,
+    ) {
+        let Some(presence) = self.presence.get_mut(&region) else {
+            return;
+        };
+        match presence.register_secondhand(device, epoch) {
+            Registration::Taken { replaced } => {
+                self.counters.presence_registered += 1;
+                if let Some(older) = replaced.filter(|older| older.node != epoch.node) {
+                    self.tell_outdated(now, device, older, epoch, out);
+                }
+            }
+            Registration::Repeated | Registration::Removed => {}
+            Registration::Stale { highest } => {
+                self.counters.presence_stale += 1;
+                // The answer that the server would have got here itself.
+                self.tell_outdated(now, device, epoch, highest, out);
+            }
         }
     }
 
@@ -392,7 +408,7 @@ impl Router {
         self.drop_strays();
         let announced: Vec<NodeId> = self.versions.announced.keys().copied().collect();
         for node in announced {
-            self.drop_relayed(now, node);
+            self.drop_secondhand(now, node);
         }
         self.forget_unserved(now);
         out.event(None, ShardEvent::MapApplied { shard, version });
