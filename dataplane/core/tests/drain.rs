@@ -169,3 +169,24 @@ fn who_attaches_to_a_node_that_is_drained_is_sent_on() {
     cluster.run_ms(1_500);
     assert_eq!(told_to_go(&cluster, &[late]), 1);
 }
+
+#[test]
+fn an_instance_that_never_hears_where_a_device_went_is_told_by_its_server_that_it_left() {
+    let mut cluster = cluster();
+    let old = cluster.welcome(B, "b");
+    let key = cluster.key("b");
+    let epoch = cluster.epoch(old).unwrap();
+    drain(&mut cluster, B, 100);
+    cluster.run_ms(100);
+    assert!(!cluster.is_open(old));
+    // It comes up, and ends, at a server that one of the instances can't hear.
+    cluster.link_down(A, R1);
+    let new = cluster.connect_presenting(A, "b", epoch, 1);
+    cluster.run_ms(300);
+    cluster.disconnect(new);
+    cluster.run_ms(10);
+    cluster.link_up(A, R1);
+    cluster.run_ms(10_000);
+    assert_eq!(cluster.router(R1).explain(key).presence, None);
+    assert_eq!(cluster.router(R2).explain(key).presence, None);
+}

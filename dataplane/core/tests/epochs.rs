@@ -148,6 +148,24 @@ fn the_older_session_s_server_is_told_by_the_region_and_closes_it() {
 }
 
 #[test]
+fn an_instance_that_never_hears_of_the_newer_session_is_told_of_the_older_one_s_end_by_its_server() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    let old = cluster.welcome(B, &device);
+    // The newer session lives and ends while its server can't reach one of the instances.
+    cluster.link_down(C, R1);
+    let new = cluster.connect_presenting(C, &device, cluster.epoch(old).unwrap(), 1);
+    cluster.run_ms(300);
+    assert!(!cluster.is_open(old) && cluster.is_open(new));
+    cluster.disconnect(new);
+    cluster.run_ms(10);
+    cluster.link_up(C, R1);
+    cluster.run_ms(10);
+    assert_eq!(known(&mut cluster, R1, &device), None);
+    assert_eq!(known(&mut cluster, R2, &device), None);
+}
+
+#[test]
 fn a_second_session_at_the_same_server_ends_the_first() {
     let mut cluster = two_servers();
     let device = cluster.device_in(0, "d");

@@ -403,11 +403,7 @@ impl Cluster {
             }
             for (device, epoch) in known {
                 let server = self.node_no(epoch.node).filter(|server| calm.contains(server));
-                // Who is superseded leaves it to its successor to say so, which this instance may not hear.
-                let successor = self.device_of(device).map(|no| self.ledger.device(no).epoch_max);
-                let successor = successor.filter(|successor| *successor > epoch);
-                let heard = successor.is_none_or(|epoch| self.node_no(epoch.node).is_some_and(|of| calm.contains(&of)));
-                if server.is_some() && heard && !self.lives(device, epoch) {
+                if server.is_some() && !self.lives(device, epoch) {
                     disagreed.insert((instance, device, epoch), now);
                 }
             }

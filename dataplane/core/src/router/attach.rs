@@ -24,8 +24,9 @@ use crate::unresolved::MessageId;
 enum End {
     /// Its region is told.
     Unregister,
-    /// Its region knows already, or will know soon: a newer session exists.
-    Superseded,
+    /// Its region learns of it by the registration of a newer session: one here, or one elsewhere, until which this one's record leads
+    /// its messages here.
+    Replaced,
 }
 
 impl Router {
@@ -164,7 +165,7 @@ impl Router {
 
     /// Its device comes up elsewhere soon, and its region learns of it there.
     pub(super) fn end_sent_away(&mut self, now: Now, session: SessionRef, out: &mut Outbox) {
-        self.end(now, session, End::Superseded, out);
+        self.end(now, session, End::Replaced, out);
     }
 
     /// Tells every holder of the device's region that can be reached, and of its second one while it moves. The session is
@@ -255,9 +256,8 @@ impl Router {
     /// An instance says that a newer session exists.
     pub(super) fn outdated(&mut self, now: Now, device: DeviceKey, epoch: Epoch, highest: Epoch, out: &mut Outbox) {
         let Some((session, own)) = self.sessions.of_device(device) else {
-            self.away.remove(&device);
             self.remember_superseded(now, device, highest);
-            return;
+            return self.forget_away(now, device, epoch, out);
         };
         if trunkline_wire::planted!(IgnoreHigherEpoch) {
             return;
@@ -302,10 +302,14 @@ impl Router {
         let (conn, key) = (device.conn, device.key);
         self.counters.sessions_superseded += 1;
         out.device(conn, &Superseded { epoch: highest });
-        if highest.node != self.config.node {
+        let how = if highest.node == self.config.node {
+            End::Replaced
+        } else {
             self.remember_superseded(now, key, highest);
-        }
-        self.end(now, session, End::Superseded, out);
+            // The newer one may end before its server reaches every holder: what this node has said, it takes back itself.
+            End::Unregister
+        };
+        self.end(now, session, how, out);
         out.close_device(conn);
     }
 

@@ -148,12 +148,14 @@ impl Router {
         self.away.get(&device) == Some(&epoch)
     }
 
-    /// It did not come up elsewhere in time: it is offline.
-    fn forget_away(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+    /// A session that was sent elsewhere has come up there; or it didn't in time, and its device is offline.
+    pub(super) fn forget_away(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
         if self.is_away(device, epoch) {
             self.away.remove(&device);
-            let region = self.map.region_of(device);
-            self.unregister(now, region, device, epoch, out);
+            let map = std::sync::Arc::clone(&self.map);
+            for region in map.regions_of(device) {
+                self.unregister(now, region, device, epoch, out);
+            }
         }
     }
 }
