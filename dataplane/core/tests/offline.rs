@@ -74,6 +74,26 @@ fn a_sibling_that_has_not_heard_that_a_session_ended_is_asked_once() {
 }
 
 #[test]
+fn a_device_that_registers_while_a_sibling_is_asked_gets_what_waited_whatever_the_sibling_says() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    for (asked, sibling) in [(R1, R2), (R2, R1)] {
+        cluster.hold(sibling, asked);
+    }
+    cluster.send(from, "b", 0);
+    cluster.run_ms(5);
+    // Neither sibling knew it when it was asked.
+    let to = cluster.connect(B, "b");
+    cluster.run_ms(5);
+    assert_eq!(cluster.deliveries(to), 1, "it need not wait");
+    for (asked, sibling) in [(R1, R2), (R2, R1)] {
+        cluster.let_go(sibling, asked);
+    }
+    cluster.run_ms(20);
+    assert_eq!(cluster.reports(from)[0].1, Outcome::Delivered { late: false });
+}
+
+#[test]
 fn an_instance_that_is_not_in_sync_says_retry_and_not_offline() {
     let mut cluster = Cluster::apart(&[CONNECTION, CONNECTION, INSTANCE], &[&[2]]);
     cluster.link_up(A, 2);

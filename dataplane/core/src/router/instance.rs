@@ -174,6 +174,10 @@ impl Router {
                 highest,
             },
         );
+        // Behind the answer, which may be what the device's welcome waits for.
+        if self.asked.contains_key(&device) && self.knows(device) {
+            self.release(now, device, Onward::Route, out);
+        }
     }
 
     /// One shard of a connection server has named all its sessions.
@@ -370,15 +374,15 @@ impl Router {
             if !outranked {
                 self.take_secondhand(now, region, device, epoch, out);
             }
-            if self.knows(device) {
-                return self.release(now, device, Onward::Route, out);
-            }
             let over = self.presence.get(&region).is_some_and(|it| it.is_over(device, epoch));
-            if outranked && !over {
+            if outranked && !over && !self.knows(device) {
                 // That server's own word is still on its way here, that the session is or that it isn't any more. It knows itself.
                 return self.release(now, device, Onward::Session(epoch), out);
             }
             // The session has ended, and that news is still on its way to the sibling: asking it again would bring the same answer.
+        }
+        if self.knows(device) {
+            return self.release(now, device, Onward::Route, out);
         }
         let Some(asked) = self.asked.get_mut(&device) else {
             return;
@@ -435,7 +439,7 @@ impl Router {
         }
     }
 
-    /// A device has connected here while its messages waited for the siblings: they need not wait.
+    /// A sibling that was asked can't answer any more.
     pub(super) fn sibling_lost(&mut self, now: Now, node: NodeId, out: &mut Outbox) {
         let concerned: Vec<DeviceKey> = self
             .asked
