@@ -1,6 +1,6 @@
 //! Who could reach whom, and since when: what excuses a node for not knowing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use trunkline_core::constants::{GONE_AFTER, SUSPECT_AFTER};
@@ -8,6 +8,8 @@ use trunkline_wire::time::Instant;
 
 use crate::cluster::CHECK_INTERVAL;
 use crate::node::NodeNo;
+use crate::swarm::TTL_MS_MAX;
+use crate::watch::OVERDUE;
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -16,8 +18,8 @@ pub(crate) struct Pairs {
     nodes: BTreeMap<NodeNo, Instant>,
     /// When two nodes, the lower one first, were last cut off from each other, either way.
     cuts: BTreeMap<(NodeNo, NodeNo), Instant>,
-    /// Since when what is wrong with a node, or between two, has been wrong without a break.
-    began: BTreeMap<(NodeNo, NodeNo), Instant>,
+    /// When something began to be wrong with a node, or between two, each time anew after a break; of long ago, nobody asks.
+    began: BTreeMap<(NodeNo, NodeNo), VecDeque<Instant>>,
     /// When a node was last cut off from the control plane.
     from_control: BTreeMap<NodeNo, Instant>,
     /// Since when an instance has had no link to a connection server.
@@ -34,9 +36,12 @@ impl Pairs {
     }
 
     fn began(&mut self, pair: (NodeNo, NodeNo), before: Option<Instant>, now: Instant) {
-        let began = self.began.entry(pair).or_insert(now);
         if before.is_none_or(|before| now.since(before) > 2 * CHECK_INTERVAL) {
-            *began = now;
+            let began = self.began.entry(pair).or_default();
+            began.push_back(now);
+            while began.front().is_some_and(|at| now.since(*at) > BEGAN_KEPT) {
+                began.pop_front();
+            }
         }
     }
 
@@ -53,7 +58,7 @@ impl Pairs {
         let pairs = [(instance.min(server), instance.max(server)), (server, server)];
         let began = pairs.iter().filter_map(|pair| self.began.get(pair));
         began
-            .into_iter()
+            .flatten()
             .any(|began| *began <= at + SLACK && at <= *began + SUSPECT_AFTER + NOTICE)
     }
 
@@ -116,3 +121,8 @@ const SLACK: Duration = Duration::from_millis(500);
 const STREAM_MAX: Duration = Duration::from_secs(25);
 /// A link is looked at now and then; what was heard last may have been on its way for a while.
 const NOTICE: Duration = Duration::from_millis(2_500);
+/// What excuses a message when it is sent may have begun that long before its report.
+const BEGAN_KEPT: Duration = Duration::from_secs(25);
+const _: () = assert!(
+    BEGAN_KEPT.as_millis() > TTL_MS_MAX as u128 + OVERDUE.as_millis() + SUSPECT_AFTER.as_millis() + NOTICE.as_millis()
+);
