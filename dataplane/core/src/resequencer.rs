@@ -34,6 +34,7 @@ use trunkline_wire::report::Number;
 use trunkline_wire::time::Instant;
 
 use self::gaps::{Gaps, Known};
+use crate::constants::UNRESOLVED_PER_SESSION_MAX;
 
 /// What to do with a message that came in, now or earlier. `M` is the caller's form of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,23 +88,32 @@ pub struct Bounds {
     pub sender_messages_max: usize,
     /// Senders (each start of each library counts) that are remembered; the one silent for longest is forgotten first.
     pub senders_max: usize,
-    /// Gaps remembered per sender; the lowest is forgotten first.
-    pub gaps_max: usize,
+    /// Gaps remembered of each sender, whatever there is of others. Beyond its bound a sender's lowest gap is forgotten first: below
+    /// its lowest unresolved number that makes no difference.
+    pub sender_gaps_kept: usize,
+    /// Gaps remembered of one sender, while there is room for them: one for each message that may still come, and as many between
+    /// them that came to another end.
+    pub sender_gaps_max: usize,
+    /// Gaps of all senders that each has beyond [`Bounds::sender_gaps_kept`].
+    pub gaps_shared_max: usize,
 }
 
 /// What a held message costs beside its payload: its entry in the table, and the caller's names for it.
 pub const HELD_OVERHEAD_BYTES: usize = 256;
 
 impl Default for Bounds {
-    /// For a device of its own process. The sum: 1 MiB held, and 65,536 senders of at most 256 + 16 × 16 bytes, 32 MiB, if that many
-    /// ever send to one device. A connection server, with many devices, chooses less.
+    /// For a device of its own process. The sum: 1 MiB held, 65,536 senders of at most 256 + 16 × 16 bytes, 32 MiB, if that many
+    /// ever send to one device, and 1 MiB of further gaps: of 32 senders with as many as there can be. A connection server, with many
+    /// devices, chooses less.
     fn default() -> Bounds {
         Bounds {
             bytes_max: 1024 * 1024,
             sender_bytes_max: 256 * 1024,
             sender_messages_max: 256,
             senders_max: 65_536,
-            gaps_max: 16,
+            sender_gaps_kept: 16,
+            sender_gaps_max: 2 * UNRESOLVED_PER_SESSION_MAX as usize,
+            gaps_shared_max: 65_536,
         }
     }
 }
@@ -138,6 +148,8 @@ pub struct Resequencer<M> {
     /// The senders that hold something, by the end of their window.
     deadlines: BTreeSet<(Instant, usize)>,
     bytes: usize,
+    /// By the count of [`Bounds::gaps_shared_max`].
+    gaps_shared: usize,
 }
 
 #[derive(Debug)]
@@ -151,6 +163,8 @@ struct Sender<M> {
     /// The highest lowest-unresolved number that it named.
     lowest: u64,
     gaps: Gaps,
+    /// How many of these count as shared.
+    gaps_shared: usize,
     /// All at or above `next`; the first is above it.
     held: BTreeMap<u64, Held<M>>,
     bytes: usize,
@@ -169,6 +183,10 @@ impl<M> Resequencer<M> {
     /// One that has heard of nobody.
     pub fn new(bounds: Bounds) -> Resequencer<M> {
         assert!(bounds.senders_max > 0, "no sender could be remembered");
+        assert!(
+            bounds.sender_gaps_kept <= bounds.sender_gaps_max,
+            "what each has is too much for one"
+        );
         Resequencer {
             bounds,
             senders: Slab::new(),
@@ -177,6 +195,7 @@ impl<M> Resequencer<M> {
             arrivals: 0,
             deadlines: BTreeSet::new(),
             bytes: 0,
+            gaps_shared: 0,
         }
     }
 
@@ -188,13 +207,14 @@ impl<M> Resequencer<M> {
             return out.push(Step::Drop { item, reason });
         }
         let at = self.hear(&arrival, out);
+        let gaps_max = self.gaps_max(at);
         let sender = &mut self.senders[at];
         let bytes_before = sender.bytes;
         if let Some(lowest) = confirmed {
-            sender.resolve_below(lowest, self.bounds.gaps_max, out);
+            sender.resolve_below(lowest, gaps_max, out);
         }
         if number < sender.next {
-            out.push(sender.behind(number, confirmed.is_some(), item, self.bounds.gaps_max));
+            out.push(sender.behind(number, confirmed.is_some(), item, gaps_max));
         } else {
             let cost = arrival.bytes.saturating_add(HELD_OVERHEAD_BYTES);
             let window = if trunkline_wire::planted!(ShowUnordered) {
@@ -208,9 +228,10 @@ impl<M> Resequencer<M> {
         self.bytes = self.bytes - bytes_before + sender.bytes;
         while self.bytes > self.bounds.bytes_max && !sender.held.is_empty() || sender.is_over(&self.bounds) {
             let bytes_before = sender.bytes;
-            sender.skip_gap(self.bounds.gaps_max, out);
+            sender.skip_gap(gaps_max, out);
             self.bytes = self.bytes - bytes_before + sender.bytes;
         }
+        self.count_gaps(at);
         self.schedule(at);
     }
 
@@ -220,13 +241,16 @@ impl<M> Resequencer<M> {
             if deadline > now {
                 return;
             }
+            let gaps_max = self.gaps_max(at);
             let sender = &mut self.senders[at];
             self.bytes -= sender.bytes;
             while sender.deadline <= now {
-                sender.skip_gap(self.bounds.gaps_max, out);
+                sender.skip_gap(gaps_max, out);
                 sender.find_deadline();
             }
             self.bytes += sender.bytes;
+            self.count_gaps(at);
+            let sender = &self.senders[at];
             // The set still has the entry under the old deadline.
             self.deadlines.remove(&(deadline, at));
             if !sender.held.is_empty() {
@@ -248,6 +272,11 @@ impl<M> Resequencer<M> {
     /// Senders remembered.
     pub fn senders(&self) -> usize {
         self.senders.len()
+    }
+
+    /// Gaps remembered, by the count of [`Bounds::gaps_shared_max`].
+    pub fn gaps_shared(&self) -> usize {
+        self.gaps_shared
     }
 
     /// Finds the sender, or starts with it, and notes that it was heard.
@@ -278,8 +307,9 @@ impl<M> Resequencer<M> {
         let mut sender = self.senders.remove(at);
         self.deadlines.remove(&(sender.deadline, at));
         self.bytes -= sender.bytes;
+        self.gaps_shared -= sender.gaps_shared;
         while !sender.held.is_empty() {
-            sender.skip_gap(self.bounds.gaps_max, out);
+            sender.skip_gap(0, out);
         }
         if let Some(starts) = self.index.get_mut(&sender.id) {
             starts.remove(&sender.instance);
@@ -287,6 +317,20 @@ impl<M> Resequencer<M> {
                 self.index.remove(&sender.id);
             }
         }
+    }
+
+    /// How many gaps of this sender may be remembered now.
+    fn gaps_max(&self, at: usize) -> usize {
+        let left = self.bounds.gaps_shared_max - self.gaps_shared;
+        let own = self.bounds.sender_gaps_kept + self.senders[at].gaps_shared;
+        (own + left).min(self.bounds.sender_gaps_max)
+    }
+
+    fn count_gaps(&mut self, at: usize) {
+        let sender = &mut self.senders[at];
+        self.gaps_shared -= sender.gaps_shared;
+        sender.gaps_shared = sender.gaps.len().saturating_sub(self.bounds.sender_gaps_kept);
+        self.gaps_shared += sender.gaps_shared;
     }
 
     fn schedule(&mut self, at: usize) {
@@ -316,6 +360,7 @@ impl<M> Sender<M> {
             next,
             lowest: 0,
             gaps,
+            gaps_shared: 0,
             held: BTreeMap::new(),
             bytes: 0,
             deadline: Instant::NEVER,

@@ -236,8 +236,10 @@ pub struct Counts {
     pub acknowledged_again: u64,
     /// Fire-and-forget messages that came late or twice.
     pub dropped_unconfirmed: u64,
-    /// Messages that may not be shown any more: resolved, or nobody remembers.
-    pub dropped_unshowable: u64,
+    /// Messages whose sender has been told how they ended.
+    pub dropped_resolved: u64,
+    /// Messages of which nobody remembers whether they were shown: not acknowledged.
+    pub dropped_forgotten: u64,
     /// Older copies of messages that were held.
     pub dropped_replaced: u64,
     /// Messages that came while the user took no events: not acknowledged, so that confirmed ones come again.
@@ -260,7 +262,8 @@ impl Counts {
             shown_late: self.shown_late + other.shown_late,
             acknowledged_again: self.acknowledged_again + other.acknowledged_again,
             dropped_unconfirmed: self.dropped_unconfirmed + other.dropped_unconfirmed,
-            dropped_unshowable: self.dropped_unshowable + other.dropped_unshowable,
+            dropped_resolved: self.dropped_resolved + other.dropped_resolved,
+            dropped_forgotten: self.dropped_forgotten + other.dropped_forgotten,
             dropped_replaced: self.dropped_replaced + other.dropped_replaced,
             dropped_backlog: self.dropped_backlog + other.dropped_backlog,
         }

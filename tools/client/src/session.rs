@@ -500,9 +500,8 @@ impl Session {
                 Step::Drop { reason, .. } => match reason {
                     DropReason::Late | DropReason::Duplicate => self.counts.dropped_unconfirmed += 1,
                     DropReason::Replaced => self.counts.dropped_replaced += 1,
-                    DropReason::Resolved | DropReason::Forgotten | DropReason::OutOfRange => {
-                        self.counts.dropped_unshowable += 1;
-                    }
+                    DropReason::Resolved => self.counts.dropped_resolved += 1,
+                    DropReason::Forgotten | DropReason::OutOfRange => self.counts.dropped_forgotten += 1,
                 },
             }
         }

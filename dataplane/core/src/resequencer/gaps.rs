@@ -1,4 +1,4 @@
-//! Which of a sender's numbers were passed over: a few ranges, the lowest forgotten first.
+//! Which of a sender's numbers were passed over: ranges, the lowest forgotten first.
 
 use std::ops::Range;
 
@@ -22,6 +22,11 @@ pub(super) enum Known {
 }
 
 impl Gaps {
+    /// How many ranges are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Remembers `range`, which lies above all others; at most `gaps_max` ranges stay.
     pub(super) fn add(&mut self, range: Range<u64>, gaps_max: usize) {
         if range.is_empty() {

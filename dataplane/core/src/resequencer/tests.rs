@@ -209,7 +209,8 @@ fn one_sender_cannot_hold_more_than_its_share() {
 #[test]
 fn a_forgotten_gap_is_neither_shown_nor_acknowledged() {
     let bounds = Bounds {
-        gaps_max: 1,
+        sender_gaps_kept: 1,
+        sender_gaps_max: 1,
         ..Bounds::default()
     };
     let mut h = Harness::new(bounds);
@@ -221,6 +222,51 @@ fn a_forgotten_gap_is_neither_shown_nor_acknowledged() {
     assert_eq!(dropped(&h.confirmed(1, 0)), [(1, DropReason::Forgotten)]);
     assert_eq!(dropped(&h.confirmed(0, 0)), [(0, DropReason::Forgotten)]);
     assert_eq!(shown(&h.confirmed(3, 0)), [(3, true)]);
+}
+
+#[test]
+fn each_message_that_a_sender_may_have_open_is_shown_late_and_once_whatever_came_between_them() {
+    let mut h = Harness::new(Bounds::default());
+    h.confirmed(0, 0);
+    let open: Vec<u64> = (0..u64::from(UNRESOLVED_PER_SESSION_MAX)).map(|n| 2 * n + 1).collect();
+    for &number in &open {
+        h.confirmed(number + 1, 1);
+        h.after_ms(100);
+    }
+    for &number in open.iter().rev() {
+        assert_eq!(shown(&h.confirmed(number, 1)), [(number, true)]);
+        assert!(matches!(h.confirmed(number, 1)[..], [Step::Repeat { .. }]));
+    }
+}
+
+#[test]
+fn a_sender_with_many_gaps_leaves_each_other_its_own() {
+    let bounds = Bounds {
+        sender_gaps_kept: 2,
+        sender_gaps_max: 10,
+        gaps_shared_max: 3,
+        ..Bounds::default()
+    };
+    let mut h = Harness::new(bounds);
+    let leave_gaps = |h: &mut Harness, from| {
+        for number in 0..7 {
+            h.arrive(from, 2 * number, Some(0));
+            h.after_ms(100);
+        }
+    };
+    let known = |h: &mut Harness, from| {
+        let is_shown = |number: &u64| shown(&h.arrive(from, *number, Some(0))) == [(*number, true)];
+        (1..13).step_by(2).filter(is_shown).collect::<Vec<u64>>()
+    };
+    let (greedy, modest) = (("greedy", 1), ("modest", 1));
+    leave_gaps(&mut h, greedy);
+    leave_gaps(&mut h, modest);
+    assert_eq!(known(&mut h, modest), [9, 11], "nothing is left of what is shared");
+    assert_eq!(known(&mut h, greedy), [3, 5, 7, 9, 11]);
+    // What the greedy one had left open was shown, and its share is free again.
+    let other = ("other", 1);
+    leave_gaps(&mut h, other);
+    assert_eq!(known(&mut h, other), [3, 5, 7, 9, 11]);
 }
 
 #[test]
@@ -272,7 +318,7 @@ proptest! {
     #[test]
     fn whatever_comes_nothing_is_shown_twice_or_acknowledged_unshown_or_lost_or_out_of_bounds(
         arrivals in prop::collection::vec((0u64..3, 0u64..40, any::<bool>(), 0u64..40, 0u64..60), 0..300),
-        gaps_max in 1usize..4,
+        gaps in (1usize..4, 0usize..3, 0usize..4),
         messages_max in 1usize..6,
     ) {
         let bounds = Bounds {
@@ -280,7 +326,9 @@ proptest! {
             sender_bytes_max: 4 * (HELD_OVERHEAD_BYTES + 10),
             sender_messages_max: messages_max,
             senders_max: 3,
-            gaps_max,
+            sender_gaps_kept: gaps.0,
+            sender_gaps_max: gaps.0 + gaps.1,
+            gaps_shared_max: gaps.2,
         };
         let mut h = Harness::new(bounds);
         let mut sender_of = Vec::new();
@@ -292,6 +340,7 @@ proptest! {
             let mut steps = h.arrive(("s", sender), number, confirmed.then_some(lowest.min(number)));
             prop_assert!(h.resequencer.bytes() <= bounds.bytes_max);
             steps.extend(h.after_ms(ms));
+            prop_assert!(h.resequencer.gaps_shared() <= bounds.gaps_shared_max);
             for step in steps {
                 came_out += 1;
                 match step {
