@@ -190,3 +190,27 @@ fn an_instance_that_never_hears_where_a_device_went_is_told_by_its_server_that_i
     assert_eq!(cluster.router(R1).explain(key).presence, None);
     assert_eq!(cluster.router(R2).explain(key).presence, None);
 }
+
+#[test]
+fn a_device_that_was_sent_away_is_on_its_way_until_it_has_come_up_elsewhere() {
+    let mut cluster = cluster();
+    let old = cluster.welcome(B, "b");
+    cluster.welcome(B, "never seen again");
+    drain(&mut cluster, B, 1_000);
+    cluster.run_ms(50);
+    assert_eq!((cluster.router(B).sessions(), cluster.router(B).on_their_way()), (0, 2));
+    cluster.connect_presenting(A, "b", cluster.epoch(old).unwrap(), 1);
+    cluster.run_ms(50);
+    assert_eq!(cluster.router(B).on_their_way(), 1);
+    cluster.run_ms(10_000);
+    assert_eq!(cluster.router(B).on_their_way(), 0);
+}
+
+#[test]
+fn nobody_is_waited_for_where_there_is_no_other_server() {
+    let mut cluster = Cluster::new(&[CONNECTION, INSTANCE], &[&[1]]);
+    cluster.welcome(0, "a");
+    drain(&mut cluster, 0, 1_000);
+    cluster.run_ms(50);
+    assert_eq!((cluster.router(0).sessions(), cluster.router(0).on_their_way()), (0, 0));
+}

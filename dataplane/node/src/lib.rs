@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod config;
 mod connection;
+pub mod departure;
 pub mod door;
 pub mod entropy;
 pub mod http;

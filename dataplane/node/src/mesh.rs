@@ -88,6 +88,8 @@ pub enum Order {
     Drain(DrainOrder),
     /// Let devices in again, and keep those that are still there.
     Stay,
+    /// All shards are through with their devices: close the links without losing a frame.
+    Leave,
     /// Be done now.
     Stop,
 }
@@ -108,8 +110,7 @@ pub struct DrainOrder {
 pub enum Then {
     /// It goes on without devices.
     Rest,
-    /// Within this time it has sent all away, faster than at the set rate if need be; then it closes its links without losing a frame,
-    /// and is done.
+    /// Within this time it has sent all away, faster than at the set rate if need be; then it waits to be told to leave.
     End(Duration),
 }
 

@@ -32,6 +32,7 @@ use self::ports::{Ports, raise_descriptor_limit};
 use self::shard_threads::start_shards;
 use crate::agent::AgentCounters;
 use crate::config::{Config, ConfigError, CoreList, DRAIN_SECONDS_MIN, DrainSection, TuningSection};
+use crate::departure::{Departure, ENDING, Step};
 use crate::door::Door;
 use crate::http;
 use crate::identity::{Identity, IdentityError, SECRET, read_secret};
@@ -272,29 +273,41 @@ impl Node {
         http::not_ready(&self.shared)
     }
 
-    /// Sends devices elsewhere, at the set rate or as fast as it takes; closes links without losing a frame, leaves the control plane,
-    /// and ends all threads; within `drain.seconds_max`, whatever the others do. The devices are told to wait for at least
-    /// `retry_after`.
+    /// Sends devices elsewhere, at the set rate or as fast as it takes, and waits until they have come up there; closes links without
+    /// losing a frame, leaves the control plane, and ends all threads; within `drain.seconds_max`, whatever the others do. The devices
+    /// are told to wait for at least `retry_after`.
     pub fn shutdown(self, retry_after: Duration) {
         let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
         let most = Duration::from_secs(self.drain.seconds_max.into());
         let order = DrainOrder {
             rate: self.drain.rate,
             retry_after_ms: retry_after_ms.max(self.drain.retry_after_ms),
-            then: Then::End(most.saturating_sub(ENDING).max(ENDING)),
+            then: Then::End(Departure::devices_within(most)),
+        };
+        let tell = |order: fn() -> Order| {
+            for mailbox in &self.shared.mailboxes {
+                mailbox.send(order());
+            }
         };
         for mailbox in &self.shared.mailboxes {
             mailbox.send(Order::Drain(order));
         }
-        let end = SystemInstant::now() + most;
+        let clock = self.shared.clock;
+        let all = |of: fn(&ShardStats) -> &AtomicBool| {
+            let mut shards = self.shared.stats.shards().iter();
+            shards.all(|shard| of(shard).load(Ordering::Acquire))
+        };
+        let mut departure = Departure::new(clock.now(), most);
         // A shard that is through still answers the others until all are.
-        let drained = |stats: &Arc<ShardStats>| stats.drained.load(Ordering::Acquire);
-        while SystemInstant::now() < end && !self.shared.stats.shards().iter().all(drained) {
-            thread::sleep(Duration::from_millis(10));
+        loop {
+            let devices_gone = all(|shard| &shard.devices_gone);
+            match departure.step(clock.now(), devices_gone, all(|shard| &shard.drained)) {
+                Step::Wait => thread::sleep(Duration::from_millis(10)),
+                Step::CloseLinks => tell(|| Order::Leave),
+                Step::Stop => break,
+            }
         }
-        for mailbox in &self.shared.mailboxes {
-            mailbox.send(Order::Stop);
-        }
+        tell(|| Order::Stop);
         for shard in self.shards {
             if shard.join().is_err() {
                 tracing::error!("a shard had panicked");
@@ -314,6 +327,4 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// What is kept of the time for a shutdown for the last devices to finish, for last words and for links.
-const ENDING: Duration = Duration::from_secs(3);
 const _: () = assert!(ENDING.as_secs() < DRAIN_SECONDS_MIN as u64);

@@ -135,7 +135,7 @@ enum Draining {
     No,
     /// Devices are sent elsewhere, and none is let in; an operator asked for it, and may undo it.
     Resting,
-    /// Devices are sent elsewhere; links stay until they have gone.
+    /// Devices are sent elsewhere; links stay until those of all shards have come up there.
     Devices,
     /// Links are being closed.
     Links,
@@ -281,7 +281,6 @@ impl<D: Driver> Shard<D> {
         self.completions = completions;
         self.carry_out(now);
         self.expire(now);
-        self.drain(now);
         self.carry_out(now);
         self.start_sends();
         self.mesh_waits = self.port.flush(|at| self.driver.wake(at));
@@ -310,8 +309,17 @@ impl<D: Driver> Shard<D> {
         next
     }
 
-    /// Whether a drain has come to its end here. Until it's stopped, a shard goes on taking turns: the others may still need its
-    /// answers.
+    /// Whether this node is to end, and no device of this shard is here any more, nor on its way elsewhere.
+    pub fn is_rid_of_devices(&self) -> bool {
+        match self.draining {
+            Draining::No | Draining::Resting => false,
+            Draining::Devices => self.router.sessions() == 0 && self.router.on_their_way() == 0,
+            Draining::Links | Draining::Stopped => true,
+        }
+    }
+
+    /// Whether this node is to end, and all is closed here. Until it's stopped, a shard goes on taking turns: the others may still need
+    /// its answers.
     pub fn is_drained(&self) -> bool {
         match self.draining {
             Draining::No | Draining::Resting | Draining::Devices => false,
@@ -490,15 +498,6 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Moves a shutdown on.
-    fn drain(&mut self, now: Now) {
-        if self.draining == Draining::Devices && self.router.sessions() == 0 {
-            self.draining = Draining::Links;
-            self.carry_out(now);
-            self.book.leave(now.at, &mut self.link_out);
-        }
-    }
-
     /// Whether all that the map asks of this shard is done. Asked until it is.
     fn settle_map(&mut self) {
         let version = self.router.map().id().version;
@@ -510,6 +509,9 @@ impl<D: Driver> Shard<D> {
 
     fn publish(&mut self, now: Now) {
         self.stats.turned_at.store(now.at.micros().max(1), Ordering::Relaxed);
+        self.stats
+            .devices_gone
+            .store(self.is_rid_of_devices(), Ordering::Release);
         self.stats.drained.store(self.is_drained(), Ordering::Release);
         self.stats
             .draining

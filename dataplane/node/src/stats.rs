@@ -94,7 +94,9 @@ pub struct ShardStats {
     pub in_sync: AtomicBool,
     /// Whether devices are sent elsewhere, and none is let in.
     pub draining: AtomicBool,
-    /// Whether a drain has come to its end.
+    /// Whether a node that is to end has no device here any more, nor one on its way elsewhere.
+    pub devices_gone: AtomicBool,
+    /// Whether a node that is to end has closed its links.
     pub drained: AtomicBool,
     /// When the shard last turned, in microseconds of the process's clock; 0 before the first turn.
     pub turned_at: AtomicU64,
@@ -122,6 +124,7 @@ impl Default for ShardStats {
             map_settled: AtomicU64::new(0),
             in_sync: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            devices_gone: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             turned_at: AtomicU64::new(0),
         }

@@ -546,7 +546,8 @@ impl Cluster {
         if !self.nodes[node.0].draining {
             return;
         }
-        if self.nodes[node.0].drained() {
+        let now = self.now();
+        if self.nodes[node.0].drained(now) {
             self.note(format!("{} is gone", self.nodes[node.0].spec.name));
             self.end_node(node);
             self.watch.left.insert(node);

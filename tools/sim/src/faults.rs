@@ -72,7 +72,8 @@ impl Cluster {
         self.note(format!(
             "{name} is told to go, its devices to come back after {retry_after_ms} ms"
         ));
-        self.nodes[node.0].drain(retry_after_ms);
+        let now = self.now();
+        self.nodes[node.0].drain(now, retry_after_ms);
         self.reschedule_node(node);
         self.disturbed();
     }

@@ -8,6 +8,7 @@ use trunkline_core::greeting::Port;
 use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World};
 use trunkline_node::agent::{Agent, AgentConfig, News};
 use trunkline_node::config::AdmissionSection;
+use trunkline_node::departure::{Departure, Step};
 use trunkline_node::door::Door;
 use trunkline_node::entropy::Entropy;
 use trunkline_node::identity::next_start;
@@ -70,6 +71,8 @@ pub(crate) struct Process {
     #[cfg(feature = "next-version")]
     pub(crate) started: Instant,
     seed: u64,
+    /// How it ends, once it was told to.
+    departure: Option<Departure>,
     /// The agent was told to leave.
     leaving: bool,
 }
@@ -142,6 +145,7 @@ impl NodeHost {
             #[cfg(feature = "next-version")]
             started: site.world.now(),
             seed: random.u64(..),
+            departure: None,
             leaving: false,
         });
         self.draining = false;
@@ -149,24 +153,39 @@ impl NodeHost {
     }
 
     /// Tells its shards to send devices away, close links and be done.
-    pub(crate) fn drain(&mut self, retry_after_ms: u32) {
+    pub(crate) fn drain(&mut self, now: Instant, retry_after_ms: u32) {
         let Some(process) = &mut self.process else { return };
         self.draining = true;
+        process.departure = Some(Departure::new(now, DRAIN_WITHIN));
         let order = DrainOrder {
             rate: DRAIN_RATE,
             retry_after_ms,
-            then: Then::End(DRAIN_WITHIN),
+            then: Then::End(Departure::devices_within(DRAIN_WITHIN)),
         };
         for mailbox in &process.mailboxes {
             mailbox.send(Order::Drain(order));
         }
     }
 
-    /// Moves a drain on, as the node's main thread does: once all shards are through, the agent leaves. True when nothing is left.
-    pub(crate) fn drained(&mut self) -> bool {
+    /// Moves a shutdown on, as the node's main thread does, until the agent has left. True when nothing is left.
+    pub(crate) fn drained(&mut self, now: Instant) -> bool {
         let Some(process) = &mut self.process else { return false };
-        if !self.draining || !process.shards.iter().all(Shard::is_drained) {
+        let Some(departure) = &mut process.departure else {
             return false;
+        };
+        if !process.leaving {
+            let devices_gone = process.shards.iter().all(Shard::is_rid_of_devices);
+            let links_closed = process.shards.iter().all(Shard::is_drained);
+            match departure.step(now, devices_gone, links_closed) {
+                Step::Wait => return false,
+                Step::CloseLinks => {
+                    for mailbox in &process.mailboxes {
+                        mailbox.send(Order::Leave);
+                    }
+                    return false;
+                }
+                Step::Stop => {}
+            }
         }
         if !std::mem::replace(&mut process.leaving, true) {
             process.agent.leave();

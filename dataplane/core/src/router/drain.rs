@@ -143,6 +143,17 @@ impl Router {
         }
     }
 
+    /// How many devices that were sent elsewhere have not come up there yet, as far as this shard has heard. None are waited for where
+    /// there is no other server for them.
+    pub fn on_their_way(&self) -> usize {
+        let own = self.config.node;
+        let mut nodes = self.map.nodes();
+        match nodes.any(|(node, known)| node != own && known.roles.connection) {
+            true => self.away.len(),
+            false => 0,
+        }
+    }
+
     /// Whether a session that was here, and was sent elsewhere, may come up there at any moment.
     pub(super) fn is_away(&self, device: DeviceKey, epoch: Epoch) -> bool {
         self.away.get(&device) == Some(&epoch)

@@ -99,6 +99,7 @@ impl<D: Driver> Shard<D> {
                     self.router.stay();
                 }
             }
+            Order::Leave => self.leave(now),
             Order::Stop => self.draining = Draining::Stopped,
         }
     }
@@ -132,6 +133,15 @@ impl<D: Driver> Shard<D> {
             retry_after_ms,
         };
         self.router.drain(now, pace);
+    }
+
+    /// Whoever still has devices loses them now: it is time.
+    fn leave(&mut self, now: Now) {
+        if self.draining == Draining::Devices {
+            self.draining = Draining::Links;
+            self.carry_out(now);
+            self.book.leave(now.at, &mut self.link_out);
+        }
     }
 
     /// Who has not said hello yet need not say it any more.

@@ -193,6 +193,10 @@ fn a_drained_shard_still_turns_until_it_is_stopped() {
         };
         assert!(mailbox.send(Order::Drain(order)));
     }
+    pair.turns(|pair| pair.shards.iter().all(Shard::is_rid_of_devices));
+    for mailbox in &pair.mailboxes {
+        mailbox.send(Order::Leave);
+    }
     pair.turns(|pair| pair.shards.iter().all(Shard::is_drained));
     let mut said = Vec::new();
     device.read_to_end(&mut said).unwrap();
