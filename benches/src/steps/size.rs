@@ -10,7 +10,7 @@ use trunkline_core::predictor::Worth;
 use trunkline_core::presence::{Presence, Registration};
 use trunkline_core::resequencer::{Arrival, Bounds, Resequencer, Step as Order};
 use trunkline_core::router::SessionRef;
-use trunkline_core::unresolved::{MessageId, Table, Way};
+use trunkline_core::unresolved::{End, MessageId, Table, Way};
 use trunkline_wire::codec::Tail;
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Instance, NodeId};
 use trunkline_wire::map::Map;
@@ -184,7 +184,7 @@ fn report() -> Box<dyn Step> {
     Box::new(move || {
         for _ in 0..BATCH {
             insert(&mut table, session, message(next + OPEN), names.borrow());
-            assert!(table.remove(&message(next)).is_some());
+            assert!(table.remove(&message(next), End::Answered).is_some());
             next += 1;
         }
         // What was removed waits in the queue of timers until its time.

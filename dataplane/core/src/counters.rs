@@ -38,6 +38,7 @@ tally! {
         messages_in => "Messages that devices at this node sent, re-sent ones not counted.",
         messages_in_confirmed => "Of these, confirmed ones.",
         messages_refused => "Confirmed messages that found no room here and were reported as rejected at once.",
+        messages_held_back => "Confirmed messages that waited behind another one to their recipient, which was to be tried again.",
         messages_resent => "Confirmed messages that devices sent again while they were unresolved here.",
         messages_delivered => "Messages written to a device's connection.",
         messages_delivered_confirmed => "Of these, confirmed ones: they wait for the device's acknowledgement.",

@@ -1,7 +1,11 @@
 //! The confirmed messages that this shard took in and that have not ended yet: kept for retries, each until its one report.
 
+mod stalls;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
 use slab::Slab;
@@ -11,6 +15,7 @@ use trunkline_wire::peer::{Forward, Target};
 use trunkline_wire::report::{Number, Trail, TtlMs};
 use trunkline_wire::time::Instant;
 
+use self::stalls::{Stall, Standing};
 use crate::constants::{ANSWER_WAIT_MAX, ANSWER_WAIT_MIN, RETRY_WAIT_MAX, RETRY_WAIT_MIN};
 use crate::session::SessionRef;
 
@@ -47,6 +52,7 @@ pub struct Unresolved {
     /// A copy may have left this node; otherwise there was no way yet, and sending it is no retry.
     left: bool,
     attempts: u32,
+    standing: Standing,
     /// Sender id, recipient id and payload, one behind the other.
     texts: Box<[u8]>,
     sender_bytes: u8,
@@ -110,12 +116,30 @@ pub enum Way {
     None,
 }
 
+/// Whether a message that was taken in goes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Send it.
+    Now,
+    /// It waits for another one to its recipient, and will be due.
+    Later,
+}
+
+/// What a message's end says of those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its recipient was found, or is known to be nowhere: the others may follow.
+    Answered,
+    /// It was refused, or its time was over.
+    Failed,
+}
+
 /// What is due for a message.
 #[derive(Debug)]
 pub enum Due {
     /// Its time to live is over: it is taken out.
     Expired(Unresolved),
-    /// It is to be tried again: call [`Table::retried`] or [`Table::postpone`].
+    /// It is to be tried, mostly again: call [`Table::retried`] or [`Table::postpone`].
     Retry(UnresolvedRef),
 }
 
@@ -136,14 +160,23 @@ pub struct Table {
     /// Messages in the order in which they were first sent: all of these wait equally long for their first answer.
     first: VecDeque<(Instant, UnresolvedRef)>,
     later: BinaryHeap<Reverse<(Instant, UnresolvedRef)>>,
+    /// Recipients that could not be reached.
+    stalls: HashMap<DeviceKey, Stall, ahash::RandomState>,
+    stalls_serial: u32,
+    /// Those that waited behind others and follow now, and their recipients.
+    ready: VecDeque<(DeviceKey, UnresolvedRef)>,
 }
 
 impl Table {
     /// An empty table; `seed` keys its hash.
     pub fn new(seed: u64) -> Table {
+        let hash = |second| ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(32), second);
         Table {
             slab: Slab::new(),
-            by_id: HashMap::with_hasher(ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 1)),
+            by_id: HashMap::with_hasher(hash(1)),
+            stalls: HashMap::with_hasher(hash(2)),
+            stalls_serial: 0,
+            ready: VecDeque::new(),
             generation: 0,
             bytes: 0,
             first: VecDeque::new(),
@@ -183,11 +216,18 @@ impl Table {
             .filter(|m| m.generation == place.generation)
     }
 
-    /// Adds a message that is being sent for the first time; `way`: it can leave this node.
+    /// Adds a message that is to be sent for the first time; `way`: it can leave this node.
     ///
     /// # Panics
     /// If it is there already.
-    pub fn insert(&mut self, now: Instant, session: SessionRef, forward: &Forward<'_>, recipient: IdRef<'_>, way: Way) {
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        session: SessionRef,
+        forward: &Forward<'_>,
+        recipient: IdRef<'_>,
+        way: Way,
+    ) -> Turn {
         let sender = forward.sender.as_str();
         let mut texts = Vec::with_capacity(sender.len() + recipient.as_str().len() + forward.payload.0.len());
         texts.extend_from_slice(sender.as_bytes());
@@ -214,6 +254,7 @@ impl Table {
             unanswered: true,
             left: way == Way::Open,
             attempts: 1,
+            standing: Standing::Alone,
             sender_bytes: sender.len() as u8,
             recipient_bytes: recipient.as_str().len() as u8,
             texts: texts.into(),
@@ -224,23 +265,41 @@ impl Table {
             index,
             generation: self.generation,
         };
+        if !self.stalls.is_empty() && self.stalls.contains_key(&id.recipient) {
+            let message = &mut self.slab[index as usize];
+            (message.left, message.unanswered, message.attempts) = (false, false, 0);
+            self.wait_behind(now, place);
+            self.release(id.recipient);
+            return Turn::Later;
+        }
         if due < expires {
             self.first.push_back((due, place));
         } else {
             self.later.push(Reverse((due, place)));
         }
+        Turn::Now
     }
 
     /// Takes out the message of this name: it has ended.
-    pub fn remove(&mut self, id: &MessageId) -> Option<Unresolved> {
+    pub fn remove(&mut self, id: &MessageId, end: End) -> Option<Unresolved> {
         let index = self.by_id.remove(id)?;
         let ended = self.slab.remove(index as usize);
         self.bytes -= ended.bytes();
+        if !self.stalls.is_empty()
+            && let Some(stall) = self.stalls.get_mut(&id.recipient)
+        {
+            stall.came_back(ended.standing, ended.bytes());
+            match end {
+                End::Answered => stall.widen(),
+                End::Failed => stall.narrow(),
+            }
+            self.release(id.recipient);
+        }
         Some(ended)
     }
 
-    /// Somebody answered "try again": it is due after a wait that grows. `left` is whether it was another node, which a copy has
-    /// reached. `jitter` is any number.
+    /// Somebody answered "try again": it waits behind what is ahead of it to its recipient, or, the oldest, is due after a wait that
+    /// grows. `left` is whether it was another node, which a copy has reached. `jitter` is any number.
     pub fn answered(&mut self, now: Instant, id: &MessageId, maybe_delivered: bool, left: bool, jitter: u64) {
         let Some(&index) = self.by_id.get(id) else { return };
         let message = &mut self.slab[index as usize];
@@ -251,15 +310,91 @@ impl Table {
             return;
         }
         message.unanswered = false;
-        let wait = RETRY_WAIT_MIN
-            .saturating_mul(1 << message.attempts.saturating_sub(1).min(10))
-            .min(RETRY_WAIT_MAX);
-        message.due = (now + jittered(wait, jitter)).min(message.expires);
         let place = UnresolvedRef {
             index,
             generation: message.generation,
         };
+        self.wait_behind(now, place);
+        let recipient = id.recipient;
+        let stall = self.stalls.get_mut(&recipient).expect("it waits there");
+        stall.close();
+        if stall.ahead > 0 {
+            return;
+        }
+        let Some(place) = self.send_ahead(recipient) else {
+            return;
+        };
+        let message = &mut self.slab[place.index as usize];
+        let wait = RETRY_WAIT_MIN
+            .saturating_mul(1 << message.attempts.saturating_sub(1).min(10))
+            .min(RETRY_WAIT_MAX);
+        message.due = (now + jittered(wait, jitter)).min(message.expires);
         self.later.push(Reverse((message.due, place)));
+    }
+
+    /// A message waits behind others to its recipient from now on.
+    fn wait_behind(&mut self, now: Instant, place: UnresolvedRef) {
+        let message = &mut self.slab[place.index as usize];
+        let serial = &mut self.stalls_serial;
+        let stall = self.stalls.entry(message.id.recipient).or_insert_with(|| {
+            *serial = serial.wrapping_add(1);
+            Stall::new(*serial)
+        });
+        stall.came_back(message.standing, message.bytes());
+        message.standing = Standing::Behind;
+        stall.put_back(place);
+        self.watch(now, place);
+    }
+
+    /// Its end may come while it waits. Looked at again now and then, so that nothing is kept of it for long if it ends otherwise.
+    fn watch(&mut self, now: Instant, place: UnresolvedRef) {
+        let message = &mut self.slab[place.index as usize];
+        message.due = (now + ANSWER_WAIT_MAX).min(message.expires);
+        self.later.push(Reverse((message.due, place)));
+    }
+
+    /// The oldest that waits goes ahead, if there is one.
+    fn send_ahead(&mut self, recipient: DeviceKey) -> Option<UnresolvedRef> {
+        let stall = self.stalls.get_mut(&recipient)?;
+        while let Some(place) = stall.behind.pop_front() {
+            let message = self.slab.get_mut(place.index as usize);
+            if let Some(message) = message.filter(|message| message.generation == place.generation) {
+                message.standing = Standing::Ahead { stall: stall.serial };
+                stall.went(message.bytes());
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// As many as may follow are due.
+    fn release(&mut self, recipient: DeviceKey) {
+        while self.stalls.get(&recipient).is_some_and(Stall::has_room) {
+            let Some(place) = self.send_ahead(recipient) else { break };
+            self.make_ready(recipient, place);
+        }
+        if self.stalls.get(&recipient).is_some_and(Stall::is_over) {
+            self.stalls.remove(&recipient);
+        }
+    }
+
+    fn make_ready(&mut self, recipient: DeviceKey, place: UnresolvedRef) {
+        // No entry of the queues is for it any more.
+        self.slab[place.index as usize].due = Instant::NEVER;
+        self.ready.push_back((recipient, place));
+        if let Some(stall) = self.stalls.get_mut(&recipient) {
+            stall.ready += 1;
+        }
+    }
+
+    fn take_ready(&mut self) -> Option<UnresolvedRef> {
+        let (recipient, place) = self.ready.pop_front()?;
+        let stall = self.stalls.get_mut(&recipient).expect("it lasts while one is ready");
+        stall.ready -= 1;
+        if stall.is_over() {
+            self.stalls.remove(&recipient);
+        }
+        Some(place)
     }
 
     /// It was sent again, or for the first time.
@@ -292,11 +427,17 @@ impl Table {
     /// The next message for which something is due.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
         loop {
-            let (at, place) = self.earliest()?;
-            if at > now {
-                return None;
-            }
-            self.drop_earliest();
+            let (at, place) = match self.take_ready() {
+                Some(place) => (Instant::NEVER, place),
+                None => {
+                    let (at, place) = self.earliest()?;
+                    if at > now {
+                        return None;
+                    }
+                    self.drop_earliest();
+                    (at, place)
+                }
+            };
             let Some(message) = self
                 .slab
                 .get_mut(place.index as usize)
@@ -308,16 +449,37 @@ impl Table {
                 // It left here, and nobody knows what became of it.
                 message.maybe_delivered |= !trunkline_wire::planted!(SilenceIsNoCopy);
             }
+            let (id, standing, unanswered) = (message.id, message.standing, message.unanswered);
             if message.expires <= now {
-                let id = message.id;
-                return self.remove(&id).map(Due::Expired);
+                return self.remove(&id, End::Failed).map(Due::Expired);
+            }
+            match standing {
+                Standing::Alone => {}
+                Standing::Behind => {
+                    self.watch(now, place);
+                    continue;
+                }
+                Standing::Ahead { .. } if unanswered => self.ask_again(id.recipient),
+                Standing::Ahead { .. } => {}
             }
             return Some(Due::Retry(place));
         }
     }
 
+    /// Nobody answers one that is ahead: the next may find another way.
+    fn ask_again(&mut self, recipient: DeviceKey) {
+        if self.stalls.get(&recipient).is_some_and(Stall::may_ask_again)
+            && let Some(place) = self.send_ahead(recipient)
+        {
+            self.make_ready(recipient, place);
+        }
+    }
+
     /// When [`Table::due`] is to be asked again, at the latest.
     pub fn deadline(&mut self) -> Instant {
+        if !self.ready.is_empty() {
+            return Instant::ZERO;
+        }
         while let Some((at, place)) = self.earliest() {
             if self.at(place).is_some_and(|message| message.due == at) {
                 return at;
@@ -325,6 +487,37 @@ impl Table {
             self.drop_earliest();
         }
         Instant::NEVER
+    }
+
+    /// Whether stalls and messages say the same of who is ahead and who waits, and nobody waits behind nobody. Looks at all.
+    ///
+    /// # Errors
+    /// What isn't so.
+    pub fn check(&self) -> Result<(), String> {
+        let mut found: BTreeMap<DeviceKey, (usize, usize, usize)> = BTreeMap::new();
+        for (_, message) in &self.slab {
+            let stall = self.stalls.get(&message.id.recipient);
+            match (message.standing, stall) {
+                (Standing::Behind, None) => return Err("a message waits behind nobody".into()),
+                (Standing::Behind, Some(_)) => found.entry(message.id.recipient).or_default().2 += 1,
+                (Standing::Ahead { stall: serial }, Some(stall)) if stall.serial == serial => {
+                    let (ahead, bytes, _) = found.entry(message.id.recipient).or_default();
+                    (*ahead, *bytes) = (*ahead + 1, *bytes + message.bytes());
+                }
+                (Standing::Ahead { .. }, Some(_) | None) | (Standing::Alone, _) => {}
+            }
+        }
+        for (recipient, stall) in &self.stalls {
+            let (ahead, bytes, behind) = found.get(recipient).copied().unwrap_or_default();
+            let listed = stall.behind.iter().filter(|place| self.at(**place).is_some()).count();
+            let right = (ahead, bytes, behind) == (stall.ahead, stall.ahead_bytes, listed);
+            if !right || behind > 0 && ahead == 0 {
+                return Err(format!(
+                    "{behind} messages to one recipient wait behind {ahead} of {bytes} bytes: {stall:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn earliest(&self) -> Option<(Instant, UnresolvedRef)> {

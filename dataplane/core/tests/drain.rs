@@ -214,3 +214,30 @@ fn nobody_is_waited_for_where_there_is_no_other_server() {
     cluster.run_ms(50);
     assert_eq!((cluster.router(0).sessions(), cluster.router(0).on_their_way()), (0, 0));
 }
+
+#[test]
+fn what_was_sent_to_a_device_on_its_way_follows_in_order_and_all_but_one_of_it_for_the_first_time() {
+    let mut cluster = cluster();
+    let from = cluster.welcome(A, "a");
+    let old = cluster.welcome(B, "b");
+    drain(&mut cluster, B, 1_000);
+    cluster.run_ms(50);
+    for number in 0..400 {
+        cluster.send(from, "b", number);
+        cluster.run_ms(5);
+    }
+    assert_eq!(cluster.reports(from), []);
+    let new = cluster.connect_presenting(A, "b", cluster.epoch(old).unwrap(), 1);
+    cluster.run_ms(2_000);
+    let numbers = |told: &Told| match told {
+        Told::Deliver { number, .. } => Some(*number),
+        _ => None,
+    };
+    let shown: Vec<u64> = cluster.told(new).iter().filter_map(numbers).collect();
+    assert_eq!(shown, (0..400).collect::<Vec<u64>>());
+    assert!(cluster.reports(from).iter().all(|report| report.1 == DELIVERED));
+    assert_eq!(cluster.reports(from).len(), 400);
+    let counters = cluster.router(A).counters();
+    assert_eq!(counters.messages_held_back, 399);
+    assert!(counters.retries < 15, "{} retries", counters.retries);
+}

@@ -117,6 +117,7 @@ impl Router {
         if let Some(expires) = table.expires_first().filter(|expires| overdue(*expires)) {
             return fail(format!("a message whose time ended at {expires:?} is unresolved"));
         }
+        table.check().map_err(Breach::Bounds)?;
         if self.locations.len() > LOCATIONS_MAX {
             return fail(format!("{} locations", self.locations.len()));
         }

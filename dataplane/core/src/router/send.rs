@@ -11,7 +11,7 @@ use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
 use crate::session::SessionRef;
-use crate::unresolved::{self, Due, MessageId};
+use crate::unresolved::{self, Due, End, MessageId, Turn};
 
 /// How long a retry waits that found the budget spent.
 const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
@@ -70,6 +70,7 @@ impl Router {
             ttl: send.ttl,
             payload: Tail(send.payload.0),
         };
+        let mut turn = Turn::Now;
         if send.number.confirmed.is_some() {
             let Some(sender) = self.sessions.find(session) else {
                 return;
@@ -110,7 +111,7 @@ impl Router {
             self.counters.messages_in_confirmed += 1;
             self.retry_budget.earn();
             let way = self.way_to(recipient);
-            self.unresolved.insert(now.at, session, &forward, send.recipient, way);
+            turn = self.unresolved.insert(now.at, session, &forward, send.recipient, way);
         }
         self.counters.messages_in += 1;
         let device = id.sender_key;
@@ -122,7 +123,10 @@ impl Router {
                 self.tell_later(now.at + REMEMBER_AFTER, session);
             }
         }
-        self.dispatch(now, &forward, out);
+        match turn {
+            Turn::Now => self.dispatch(now, &forward, out),
+            Turn::Later => self.counters.messages_held_back += 1,
+        }
         self.foresee(now, device, out);
     }
 
@@ -149,7 +153,7 @@ impl Router {
     /// A node answers about a message that was taken in at this shard; `left` says whether it is another node than this one.
     fn resolve(&mut self, now: Now, id: MessageId, answer: Answer, way: Way, left: bool, out: &mut Outbox) {
         match answer {
-            Answer::Final(outcome) => match self.unresolved.remove(&id) {
+            Answer::Final(outcome) => match self.unresolved.remove(&id, end_of(outcome)) {
                 None => self.counters.replies_late += 1,
                 Some(message) => {
                     let outcome =
@@ -324,5 +328,13 @@ impl Router {
         } else {
             out.shard(owner, self.config.node, &reply);
         }
+    }
+}
+
+/// What an outcome says of other messages to its recipient.
+fn end_of(outcome: Outcome) -> End {
+    match outcome {
+        Outcome::Delivered { .. } | Outcome::Offline { .. } => End::Answered,
+        Outcome::Expired { .. } | Outcome::Rejected { .. } => End::Failed,
     }
 }
