@@ -31,7 +31,7 @@ use self::operator::Answer;
 use crate::config::{BATCH, Config};
 use crate::counters::Counters;
 use crate::history::History;
-use crate::membership::{LEASE, Leases};
+use crate::membership::{LEASE, Leases, Removals};
 use crate::publication::{Nack, Publication};
 use crate::state::moves::Mover;
 use crate::state::{Change, Key, Region, State};
@@ -112,6 +112,8 @@ pub struct Logic {
     state: State,
     history: History,
     leases: Leases,
+    /// Nodes that operators have made instances no longer.
+    instances_removed: Removals,
     publication: Publication,
     connections: BTreeMap<ConnectionId, Connection>,
     /// Members that are connected.
@@ -211,6 +213,7 @@ impl Logic {
             state,
             history,
             leases: Leases::default(),
+            instances_removed: Removals::default(),
             publication: Publication::default(),
             connections: BTreeMap::new(),
             online: BTreeMap::new(),

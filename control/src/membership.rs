@@ -39,8 +39,37 @@ const _: () = assert!(GRACE.as_secs() > LEASE.as_secs());
 pub struct Leases {
     /// When each ends, or ended.
     ends: BTreeMap<NodeId, Instant>,
-    /// When members left by themselves, within the last [`GRACE`].
-    removals: VecDeque<Instant>,
+    /// Members that left by themselves, or were removed.
+    removals: Removals,
+}
+
+/// How many of some were taken away within the last [`GRACE`]: more than [`REMOVALS_PERCENT_MAX`] of them, one at least, go by an
+/// operator's force only.
+#[derive(Debug, Default)]
+pub struct Removals(VecDeque<Instant>);
+
+impl Removals {
+    /// Whether `more` are too many now, of those that are there.
+    pub fn exceeds(&mut self, now: Instant, more: usize, present: usize) -> bool {
+        while self.0.front().is_some_and(|at| now - *at >= GRACE) {
+            self.0.pop_front();
+        }
+        // As many as there were before those removals.
+        let before = present + self.0.len();
+        more > 0 && self.0.len() + more > (before * REMOVALS_PERCENT_MAX / 100).max(1)
+    }
+
+    /// So many are taken away.
+    pub fn count(&mut self, now: Instant, removed: usize) {
+        self.0.extend(std::iter::repeat_n(now, removed));
+        // What matters is whether there are more than a tenth of the members: at most 4096 of them.
+        self.0.truncate(trunkline_wire::map::NODES_MAX);
+    }
+
+    /// So many come back.
+    pub fn take_back(&mut self, returned: usize) {
+        self.0.truncate(self.0.len().saturating_sub(returned));
+    }
 }
 
 /// How a member does.
@@ -92,49 +121,33 @@ impl Leases {
 
     /// Members whose silence has lasted lease and grace, of those that `may_leave`.
     pub fn due(&mut self, now: Instant, members: usize, may_leave: impl Fn(NodeId) -> bool) -> Due {
-        self.forget_removals(now);
         let due: Vec<_> = self
             .ends
             .iter()
             .filter(|(node, end)| now >= **end + GRACE && may_leave(**node))
             .map(|(node, _)| *node)
             .collect();
-        if self.exceeds(due.len(), members) {
+        if self.removals.exceeds(now, due.len(), members) {
             return Due::Held(due);
         }
-        self.removals.extend(due.iter().map(|_| now));
+        self.removals.count(now, due.len());
         Due::Leave(due)
     }
 
     /// Whether removing `more` members now needs the operator's force.
     pub fn needs_force(&mut self, now: Instant, more: usize, members: usize) -> bool {
-        self.forget_removals(now);
-        self.exceeds(more, members)
+        self.removals.exceeds(now, more, members)
     }
 
     /// An operator removed a member.
     pub fn count_removal(&mut self, now: Instant) {
-        self.removals.push_back(now);
-        // What matters is whether there are more than a tenth of the members: at most 4096 of them.
-        self.removals.truncate(trunkline_wire::map::NODES_MAX);
+        self.removals.count(now, 1);
     }
 
     /// When to ask [`Leases::due`] again. Members that are due and may not leave are looked at once a second.
     pub fn deadline(&self, now: Instant) -> Instant {
         let next = self.ends.values().map(|end| *end + GRACE).min();
         next.map_or(Instant::NEVER, |due| if due > now { due } else { now + RECHECK })
-    }
-
-    fn forget_removals(&mut self, now: Instant) {
-        while self.removals.front().is_some_and(|at| now - *at >= GRACE) {
-            self.removals.pop_front();
-        }
-    }
-
-    fn exceeds(&self, more: usize, members: usize) -> bool {
-        // As many members as there were before those removals.
-        let before = members + self.removals.len();
-        more > 0 && self.removals.len() + more > (before * REMOVALS_PERCENT_MAX / 100).max(1)
     }
 }
 
@@ -197,6 +210,17 @@ mod tests {
         assert_eq!(leases.due(at(76), 9, |_| true), Due::Held(vec![NodeId(2)]));
         renew_from(&mut leases, 134, 3, 10);
         assert_eq!(leases.due(at(135), 9, |_| true), Due::Leave(vec![NodeId(2)]));
+    }
+
+    #[test]
+    fn who_comes_back_counts_no_more() {
+        let mut removals = Removals::default();
+        removals.count(at(0), 1);
+        assert!(removals.exceeds(at(59), 1, 10));
+        removals.take_back(1);
+        assert!(!removals.exceeds(at(59), 1, 10) && removals.exceeds(at(59), 2, 10));
+        removals.count(at(59), 1);
+        assert!(!removals.exceeds(at(59) + GRACE, 1, 10));
     }
 
     #[test]

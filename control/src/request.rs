@@ -81,6 +81,9 @@ pub enum Request {
     RemoveRegion {
         /// The region's name.
         name: String,
+        /// Also if more than a tenth of all instances go with it.
+        #[serde(default)]
+        force: bool,
         /// Only says what would move.
         #[serde(default)]
         dry_run: bool,
@@ -102,6 +105,9 @@ pub enum Request {
         /// The region's name; absent: all that it serves.
         #[serde(default)]
         region: Option<String>,
+        /// Also if more than a tenth of all instances have gone then, within a minute.
+        #[serde(default)]
+        force: bool,
         /// Only says what would happen.
         #[serde(default)]
         dry_run: bool,

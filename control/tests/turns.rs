@@ -287,3 +287,31 @@ fn a_drained_node_stays_drained_though_it_and_the_control_plane_start_anew() {
     world.frame(back, NodeFrame::Draining(Draining { on: true }));
     assert_eq!(world.nodes[&back].drains, [(false, 0)]);
 }
+
+#[test]
+fn more_than_a_tenth_of_the_instances_go_by_force_only_and_who_comes_back_counts_no_more() {
+    let (mut world, nodes) = World::of_two_regions();
+    for name in ["r3", "r4"] {
+        world.join(name, &["eu"]);
+        world.pass(4 * BATCH);
+    }
+    let tool = nodes[2];
+    let version = world.logic.version();
+    let region = |force: bool| json!({ "op": "remove-region", "name": "eu", "force": force, "dry_run": true });
+    let error = world.ask(tool, region(false)).unwrap_err();
+    assert!(error.contains("3 of 4") && error.contains("--force"), "{error}");
+    assert_eq!(world.ask(tool, region(true)).unwrap()["removes_region"], "eu");
+    assert_eq!(world.logic.version(), version, "it was but asked about");
+    world.ask(tool, remove("r3")).unwrap();
+    world.pass(4 * BATCH);
+    let version = world.logic.version();
+    let error = world.ask(tool, remove("r4")).unwrap_err();
+    assert!(error.contains("--force") && error.contains("60 s"), "{error}");
+    assert_eq!(world.logic.version(), version);
+    world.ask(tool, add("r3")).unwrap();
+    world.pass(4 * BATCH);
+    world.ask(tool, remove("r4")).unwrap();
+    world.pass(4 * BATCH);
+    let forced = json!({ "op": "remove-instance", "node": "r3", "region": "eu", "force": true });
+    world.ask(tool, forced).unwrap();
+}

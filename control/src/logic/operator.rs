@@ -132,11 +132,14 @@ impl Logic {
             Request::Moves => Ok(Reply::Now(self.show_moves(now))),
             Request::MoveState { id } => self.show_move(now, id).map(Reply::Now),
             Request::AbortMove { id } => self.abort_move(now, id),
-            Request::RemoveRegion { name, dry_run } => self.remove_region(now, &name, dry_run),
+            Request::RemoveRegion { name, force, dry_run } => self.remove_region(now, &name, force, dry_run),
             Request::AddInstance { node, region, dry_run } => self.add_instance(now, &node, &region, dry_run),
-            Request::RemoveInstance { node, region, dry_run } => {
-                self.remove_instance(now, &node, region.as_deref(), dry_run)
-            }
+            Request::RemoveInstance {
+                node,
+                region,
+                force,
+                dry_run,
+            } => self.remove_instance(now, &node, region.as_deref(), force, dry_run),
             Request::RemoveNode { node, force } => self.remove_node(now, &node, force, out),
             Request::Backup { path } => {
                 if !path.starts_with('/') {

@@ -8,6 +8,7 @@ use super::moves::{MOVES_OPEN_MAX, NAMED_MAX};
 use super::operator::{Answer, Refused, Reply};
 use super::{Logic, Now};
 use crate::assignment;
+use crate::membership::{GRACE, REMOVALS_PERCENT_MAX};
 use crate::request::What;
 use crate::state::moves::{MOVE_DEVICES_MAX, Mover, RUNS_MAX, Run, Then, Turn, Way, runs};
 use crate::state::{Change, Device, Region, Slots};
@@ -24,6 +25,10 @@ pub(super) struct Plan {
     pub(super) retire: Option<RegionId>,
     /// A device that has to be enrolled for it, under this name.
     pub(super) enroll: Option<(DeviceKey, String)>,
+    /// How many nodes it makes instances no longer.
+    pub(super) gone: usize,
+    /// However many these are.
+    pub(super) forced: bool,
 }
 
 impl Logic {
@@ -67,7 +72,13 @@ impl Logic {
     }
 
     /// Moves all that a region has to the others, then removes it.
-    pub(super) fn remove_region(&mut self, now: Now, name: &str, dry_run: bool) -> Result<Reply, Refused> {
+    pub(super) fn remove_region(
+        &mut self,
+        now: Now,
+        name: &str,
+        forced: bool,
+        dry_run: bool,
+    ) -> Result<Reply, Refused> {
         let region = self.state.region_named(name).ok_or_else(|| self.unknown_region(name))?;
         let before = self.slots_to_move()?.clone();
         let mut weights = self.weights();
@@ -111,6 +122,8 @@ impl Logic {
             slots,
             devices,
             retire: Some(region),
+            gone: self.state.instances(region).count(),
+            forced,
             ..Plan::default()
         };
         self.undertake(now, plan, dry_run)
@@ -119,6 +132,7 @@ impl Logic {
     /// Checks the whole of it, then begins it.
     pub(super) fn undertake(&mut self, now: Now, plan: Plan, dry_run: bool) -> Result<Reply, Refused> {
         self.check(&plan)?;
+        self.check_share_gone(now, &plan)?;
         if dry_run {
             let mut value = plan_json(self, &plan.slots, &plan.devices, &plan.turns, plan.retire);
             value["dry_run"] = true.into();
@@ -139,6 +153,9 @@ impl Logic {
             let name = self.region_name(region).to_owned();
             self.change(now.at, Change::Region(region, Some(Region { name, weight: 0 })));
         }
+        let come = plan.turns.iter().filter(|turn| turn.way == Way::Comes).count();
+        self.instances_removed.take_back(come);
+        self.instances_removed.count(now.at, plan.gone);
         self.order_turns(now, &plan.turns);
         let id = self.add_move(now, plan);
         self.advance_moves(now);
@@ -190,6 +207,21 @@ impl Logic {
             ));
         }
         Ok(())
+    }
+
+    /// An operator who takes many instances away within a short time may not mean it.
+    fn check_share_gone(&mut self, now: Now, plan: &Plan) -> Result<(), Refused> {
+        let serving = self.state.members().filter(|(_, node)| !node.regions.is_empty());
+        let present = serving.count();
+        if plan.forced || !self.instances_removed.exceeds(now.at, plan.gone, present) {
+            return Ok(());
+        }
+        Err(format!(
+            "this makes {} of {present} nodes instances no longer, and more than {REMOVALS_PERCENT_MAX} % would have gone within {} s: wait, or \
+             use --force",
+            plan.gone,
+            GRACE.as_secs()
+        ))
     }
 
     fn plan_device(&self, device: &str, to: RegionId) -> Result<Plan, Refused> {

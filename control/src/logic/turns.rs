@@ -170,7 +170,7 @@ impl Logic {
             region,
             way: Way::Comes,
         };
-        self.undertake_turns(now, vec![turn], dry_run)
+        self.undertake_turns(now, Plan::of_turns(vec![turn]), dry_run)
     }
 
     /// Makes a node an instance no longer: of a region, or of all.
@@ -179,6 +179,7 @@ impl Logic {
         now: Now,
         node: &NodeRef,
         name: Option<&str>,
+        forced: bool,
         dry_run: bool,
     ) -> Result<Reply, Refused> {
         let (id, record) = self.member(node)?;
@@ -202,8 +203,12 @@ impl Logic {
             region,
             way: Way::Goes,
         });
-        let turns = turns.collect();
-        self.undertake_turns(now, turns, dry_run)
+        let plan = Plan {
+            gone: 1,
+            forced,
+            ..Plan::of_turns(turns.collect())
+        };
+        self.undertake_turns(now, plan, dry_run)
     }
 
     fn member(&self, node: &NodeRef) -> Result<(NodeId, Node), Refused> {
@@ -241,8 +246,8 @@ impl Logic {
         ))
     }
 
-    fn undertake_turns(&mut self, now: Now, turns: Vec<Turn>, dry_run: bool) -> Result<Reply, Refused> {
-        for turn in &turns {
+    fn undertake_turns(&mut self, now: Now, plan: Plan, dry_run: bool) -> Result<Reply, Refused> {
+        for turn in &plan.turns {
             if let Some((id, _)) = self.turn_of(turn.node, turn.region) {
                 let region = self.region_name(turn.region);
                 return Err(format!(
@@ -262,7 +267,7 @@ impl Logic {
                 ));
             }
         }
-        self.undertake(now, Plan::of_turns(turns), dry_run)
+        self.undertake(now, plan, dry_run)
     }
 
     /// An operator's word stands over the node's settings. It is taken back by the contrary one.

@@ -21,18 +21,19 @@ impl Cluster {
 
     /// Takes a node out of a region's instances, by the region's place. False without control, or if it refuses.
     pub fn remove_instance(&mut self, node: NodeNo, region: usize) -> bool {
-        self.begin_turn("remove-instance", node, region)
+        // However many there are, and went lately.
+        self.begin_turn("remove-instance", r#","force":true"#, node, region)
     }
 
     /// Makes a node an instance of a region, by its place. False without control, or if it refuses.
     pub fn add_instance(&mut self, node: NodeNo, region: usize) -> bool {
-        self.begin_turn("add-instance", node, region)
+        self.begin_turn("add-instance", "", node, region)
     }
 
-    fn begin_turn(&mut self, op: &str, node: NodeNo, region: usize) -> bool {
+    fn begin_turn(&mut self, op: &str, more: &str, node: NodeNo, region: usize) -> bool {
         let (name, region) = (self.host_name(Host::Node(node)), region_name(region));
         let before = self.moves_begun();
-        self.ask_control(&format!(r#"{{"op":"{op}","node":"{name}","region":"{region}"}}"#));
+        self.ask_control(&format!(r#"{{"op":"{op}","node":"{name}","region":"{region}"{more}}}"#));
         let begun = self.moves_begun() > before;
         let how = if begun { "begun" } else { "refused" };
         self.note(format!("{op} of {name}, {region}: {how}"));

@@ -162,6 +162,9 @@ enum Request {
     RemoveRegion {
         /// The region's name.
         name: String,
+        /// Also if more than a tenth of all instances go with it.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         follow: Follow,
         #[command(flatten)]
@@ -188,6 +191,9 @@ enum Request {
         /// The region; all that it serves if it isn't named.
         #[arg(long)]
         region: Option<String>,
+        /// Also if more than a tenth of all instances have gone then, within a minute.
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         follow: Follow,
         #[command(flatten)]
@@ -283,8 +289,14 @@ fn ask(request: Request) -> anyhow::Result<()> {
         Request::Moves { json, reach } => return moves::list(&reach, json),
         Request::Watch { id, json, reach } => return moves::watch(&reach, id.into(), json),
         Request::Abort { id, reach } => (reach, json!({ "op": "abort-move", "id": id })),
-        Request::RemoveRegion { name, follow, reach } => {
-            return moves::ask(&reach, json!({ "op": "remove-region", "name": name }), &follow);
+        Request::RemoveRegion {
+            name,
+            force,
+            follow,
+            reach,
+        } => {
+            let body = json!({ "op": "remove-region", "name": name, "force": force });
+            return moves::ask(&reach, body, &follow);
         }
         Request::AddInstance {
             node,
@@ -298,10 +310,12 @@ fn ask(request: Request) -> anyhow::Result<()> {
         Request::RemoveInstance {
             node,
             region,
+            force,
             follow,
             reach,
         } => {
-            let body = json!({ "op": "remove-instance", "node": node_ref(&node), "region": region });
+            let node = node_ref(&node);
+            let body = json!({ "op": "remove-instance", "node": node, "region": region, "force": force });
             return moves::ask(&reach, body, &follow);
         }
         Request::RemoveNode { node, force, reach } => {
