@@ -33,6 +33,7 @@ use trunkline_wire::time::Instant;
 use self::maps::Maps;
 use self::session::Session;
 use crate::entropy::Entropy;
+use crate::identity;
 use crate::storage::Storage;
 
 /// What an agent is told once.
@@ -120,6 +121,8 @@ pub struct Agent<D: Driver> {
     map_owed: bool,
     sessions: u64,
     draining: bool,
+    /// The rate of the drain that an operator wants, as the disk has it; `None` without one.
+    drain_ordered: Option<u32>,
     /// The version of the map that is settled, and the one that this session's control plane was told of.
     settled: u64,
     settled_told: u64,
@@ -132,10 +135,20 @@ pub struct Agent<D: Driver> {
 }
 
 impl<D: Driver> Agent<D> {
-    /// An agent with the last good map of `storage`, if there is one. What is wrong with the map there is news.
+    /// An agent with the last good map of `storage`, if there is one, and the drain that was ordered. What is wrong with either is news.
     pub fn new(driver: D, config: AgentConfig, storage: Box<dyn Storage + Send>) -> Agent<D> {
         let (maps, trouble) = Maps::load(&*storage, config.accept_lineage);
-        let news = trouble.map(|text| News::Trouble { code: None, text });
+        let (drain_ordered, unread) = match identity::read_drain(&*storage) {
+            Ok(ordered) => (ordered, None),
+            Err(error) => (
+                None,
+                Some(format!(
+                    "whether this node is drained can't be read from the data directory: {error}"
+                )),
+            ),
+        };
+        let news = trouble.into_iter().chain(unread);
+        let news = news.map(|text| News::Trouble { code: None, text });
         Agent {
             rng: Rng::with_seed(config.seed),
             session: Session::Idle { retry_at: driver.now() },
@@ -143,12 +156,13 @@ impl<D: Driver> Agent<D> {
             map_owed: false,
             sessions: 0,
             draining: false,
+            drain_ordered,
             settled: 0,
             settled_told: 0,
             failures: 0,
             dials: 0,
             leaving: false,
-            news: news.into_iter().collect(),
+            news: news.collect(),
             counters: AgentCounters::default(),
             completions: Vec::new(),
             driver,
@@ -160,6 +174,11 @@ impl<D: Driver> Agent<D> {
     /// The map in use: the empty one if there never was one.
     pub fn map(&self) -> &Arc<Map> {
         self.maps.current()
+    }
+
+    /// The drain that an operator has ordered and not taken back, as far as the node was told: its rate, 0 as the node is set.
+    pub fn drain_ordered(&self) -> Option<u32> {
+        self.drain_ordered
     }
 
     /// The node's id, as far as it's known.

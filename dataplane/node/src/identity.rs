@@ -108,6 +108,34 @@ pub(crate) fn keep_node(storage: &(impl Storage + ?Sized), node: NodeId) -> io::
     write_number(storage, NODE, node.0.into())
 }
 
+/// The rate of the drain that an operator has ordered and not taken back, as far as the node was told; `None` without one.
+///
+/// # Errors
+/// If the storage fails, or holds something else.
+pub(crate) fn read_drain(storage: &(impl Storage + ?Sized)) -> io::Result<Option<u32>> {
+    let Some(bytes) = storage.read(DRAIN)? else {
+        return Ok(None);
+    };
+    let said = std::str::from_utf8(&bytes).map_err(|_| ErrorKind::InvalidData)?;
+    match said.trim().strip_prefix(DRAIN_ON) {
+        None if said.trim() == DRAIN_OFF => Ok(None),
+        None => Err(ErrorKind::InvalidData.into()),
+        Some(rate) => match rate.trim().parse() {
+            Ok(rate) => Ok(Some(rate)),
+            Err(_) => Err(ErrorKind::InvalidData.into()),
+        },
+    }
+}
+
+/// Keeps what [`read_drain`] reads.
+pub(crate) fn keep_drain(storage: &(impl Storage + ?Sized), rate: Option<u32>) -> io::Result<()> {
+    let text = match rate {
+        Some(rate) => format!("{DRAIN_ON} {rate}\n"),
+        None => format!("{DRAIN_OFF}\n"),
+    };
+    storage.replace(DRAIN, text.as_bytes())
+}
+
 /// The secret in the file at `path`.
 ///
 /// # Errors
@@ -144,6 +172,9 @@ pub const SECRET: &str = "secret";
 const NODE: &str = "node-id";
 const INCARNATION: &str = "incarnation";
 const LOCK: &str = "lock";
+const DRAIN: &str = "drain";
+const DRAIN_ON: &str = "on";
+const DRAIN_OFF: &str = "off";
 
 fn lock(path: &Path) -> Result<Flock<File>, IdentityError> {
     let file = OpenOptions::new()

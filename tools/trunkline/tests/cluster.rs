@@ -269,6 +269,66 @@ fn a_drained_server_stays_drained_though_it_and_control_start_anew_until_that_is
 }
 
 #[test]
+fn a_drained_server_that_starts_while_control_is_away_lets_nobody_in_and_hears_from_control_that_it_may() {
+    let mut cluster = Cluster::start();
+    cluster.node("edge", &["--roles", "connection"]);
+    cluster.node("other", &["--roles", "connection"]);
+    cluster.ready();
+    assert_eq!(cluster.ask(&["drain", "edge"])["sessions"], 0);
+    let address = cluster.control.address("control");
+    // Control names its port to those that start.
+    let start_alone = |cluster: &mut Cluster| {
+        cluster.nodes[2].kill();
+        cluster.control.kill();
+        cluster.nodes[2] = cluster.started("edge", &["--roles", "connection"]);
+    };
+    let draining = |cluster: &Cluster| {
+        let (_, said) = get(&cluster.nodes[2].address("http"), "/status");
+        serde_json::from_str::<Value>(&said).unwrap()["draining"] == true
+    };
+    start_alone(&mut cluster);
+    // It has not been told, and turns away whoever comes.
+    let server = cluster.nodes[2].address("device");
+    let refused = run([
+        "listen",
+        "--server",
+        &server,
+        "--device",
+        "device",
+        "--count",
+        "1",
+        "--timeout",
+        "1s",
+    ]);
+    assert!(
+        !refused.status.success() && stderr(&refused).contains("shutting down"),
+        "{}",
+        stderr(&refused)
+    );
+    assert!(draining(&cluster));
+    cluster.control = Cluster::control(&cluster.place, &address);
+    until("all are back", || {
+        let status = cluster.status();
+        status["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|node| node["connected"] == true)
+    });
+    assert!(draining(&cluster), "control says the same");
+    // What is undone while it is away, it hears when it's back.
+    cluster.nodes[2].kill();
+    cluster.ask(&["drain", "edge", "--undo"]);
+    start_alone(&mut cluster);
+    until("it goes by what it knows", || draining(&cluster));
+    cluster.control = Cluster::control(&cluster.place, &address);
+    until("it takes devices again", || !draining(&cluster));
+    cluster.nodes[2].kill();
+    cluster.nodes[2] = cluster.started("edge", &["--roles", "connection"]);
+    assert!(!draining(&cluster), "and has kept that");
+}
+
+#[test]
 fn a_server_that_comes_back_at_another_address_is_reached_there_directly() {
     let mut cluster = Cluster::start();
     cluster.node("one", &["--roles", "connection"]);

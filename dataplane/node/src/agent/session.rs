@@ -329,8 +329,7 @@ impl<D: Driver> Agent<D> {
                 Ok(())
             }
             (Session::Member { .. }, ControlFrame::Drain(drain)) => {
-                let rate = drain.rate;
-                self.news.push(if drain.on { News::Drain { rate } } else { News::Stay });
+                self.order_drain(drain.on.then_some(drain.rate));
                 Ok(())
             }
             (Session::Member { .. }, ControlFrame::MapBegin(begin)) => {
@@ -414,6 +413,25 @@ impl<D: Driver> Agent<D> {
             self.tell_draining();
         }
         Ok(())
+    }
+
+    /// An operator's word holds also when the node starts while the control plane is away.
+    fn order_drain(&mut self, ordered: Option<u32>) {
+        if ordered != self.drain_ordered {
+            match identity::keep_drain(&*self.storage, ordered) {
+                Ok(()) => self.drain_ordered = ordered,
+                Err(error) => self.news.push(News::Trouble {
+                    code: None,
+                    text: format!(
+                        "that this node is drained, or no longer, can't be written to the data directory: {error}"
+                    ),
+                }),
+            }
+        }
+        self.news.push(match ordered {
+            Some(rate) => News::Drain { rate },
+            None => News::Stay,
+        });
     }
 
     fn answer(&mut self, answer: Answer) {

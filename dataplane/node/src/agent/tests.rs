@@ -475,6 +475,37 @@ fn an_operator_s_drain_is_news_and_control_is_told_of_its_begin_and_end_also_aft
 }
 
 #[test]
+fn an_operator_s_drain_is_kept_until_it_is_taken_back_and_one_that_cannot_be_is_obeyed_all_the_same() {
+    let memory = Memory::new();
+    let told = |memory: &Memory, drain: Drain| {
+        let (address, script) = scripted(move |listener| {
+            let mut control = Control::accept(&listener);
+            control.admit(NodeId(7));
+            control.send(&drain);
+        });
+        let is_order = |news: &News| matches!(news, News::Drain { .. } | News::Stay);
+        let mut agent = agent(config(address, NodeId(7)), memory);
+        let news = run_until(&mut agent, script, |_, news| news.iter().any(is_order));
+        (agent.drain_ordered(), troubles(&news))
+    };
+    let kept = |memory: &Memory| agent(config("127.0.0.1:1".into(), NodeId(7)), memory).drain_ordered();
+    assert_eq!(kept(&memory), None);
+    assert_eq!(told(&memory, Drain { on: true, rate: 50 }).0, Some(50));
+    assert_eq!(kept(&memory), Some(50));
+    memory.set_full(true);
+    let (known, trouble) = told(&memory, Drain { on: false, rate: 0 });
+    assert_eq!(known, Some(50), "it is written when it is said again");
+    assert!(trouble.contains("can't be written to the data directory"), "{trouble}");
+    memory.set_full(false);
+    told(&memory, Drain { on: false, rate: 0 });
+    assert_eq!(kept(&memory), None);
+    memory.replace("drain", b"perhaps").unwrap();
+    let mut unsure = agent(config("127.0.0.1:1".into(), NodeId(7)), &memory);
+    assert_eq!(unsure.drain_ordered(), None);
+    assert!(troubles(&unsure.news()).contains("whether this node is drained"));
+}
+
+#[test]
 fn a_wrong_secret_is_named() {
     let memory = Memory::new();
     let (address, script) = scripted(move |listener| {

@@ -122,6 +122,11 @@ pub(super) fn start_agent(
         draining: AtomicBool::new(false),
         leave: AtomicBool::new(false),
     });
+    if let Some(rate) = agent.drain_ordered() {
+        tracing::info!(rate, "an operator wanted the devices elsewhere, before this start");
+        // Ahead of the first device.
+        order_drain(rate, &config.drain, mailboxes);
+    }
     let (tell, joins) = mpsc::channel();
     let (theirs, mailboxes, drain) = (Arc::clone(&view), mailboxes.to_vec(), config.drain.clone());
     let stats = stats.clone();
@@ -136,6 +141,18 @@ pub(super) fn start_agent(
         clock,
         joins,
     })
+}
+
+/// Sends devices elsewhere, so many a second; with 0 as the node is set.
+fn order_drain(rate: u32, drain: &DrainSection, mailboxes: &[Mailbox]) {
+    let order = DrainOrder {
+        rate: if rate == 0 { drain.rate } else { rate },
+        retry_after_ms: drain.retry_after_ms,
+        then: Then::Rest,
+    };
+    for mailbox in mailboxes {
+        mailbox.send(Order::Drain(order));
+    }
 }
 
 type Tell = mpsc::Sender<Result<NodeId, (Option<ErrorCode>, String)>>;
@@ -166,16 +183,8 @@ fn run_agent(
                     }
                 }
                 News::Drain { rate } => {
-                    let rate = if rate == 0 { drain.rate } else { rate };
                     tracing::info!(rate, "an operator wants the devices elsewhere");
-                    let order = DrainOrder {
-                        rate,
-                        retry_after_ms: drain.retry_after_ms,
-                        then: Then::Rest,
-                    };
-                    for mailbox in mailboxes {
-                        mailbox.send(Order::Drain(order));
-                    }
+                    order_drain(rate, drain, mailboxes);
                 }
                 News::Stay => {
                     tracing::info!("no operator wants the devices elsewhere any more");
