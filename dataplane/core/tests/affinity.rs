@@ -222,3 +222,30 @@ fn a_node_that_is_server_and_instance_remembers_for_itself() {
     assert_eq!(expected(&mut cluster, 0, "a"), [("b".to_owned(), Origin::Region)]);
     assert_eq!(cluster.router(0).affinities().0, 1);
 }
+
+#[test]
+fn what_was_handed_out_on_a_link_that_was_lost_is_handed_out_again_on_the_next() {
+    let mut cluster = cluster();
+    let a = acquainted(&mut cluster);
+    cluster.disconnect(a);
+    cluster.run_ms(50);
+    let lose_links = |cluster: &mut Cluster| {
+        for instance in [R1, R2] {
+            cluster.link_down(C, instance);
+            cluster.link_up(C, instance);
+        }
+        cluster.run_ms(50);
+    };
+    cluster.hold(R1, C);
+    cluster.hold(R2, C);
+    cluster.connect(C, "a");
+    cluster.run_ms(300);
+    assert_eq!(expected(&mut cluster, C, "a"), [], "it was welcomed without an answer");
+    lose_links(&mut cluster);
+    assert_eq!(expected(&mut cluster, C, "a"), [("b".to_owned(), Origin::Region)]);
+    // Once it has told what it knows itself, a new link brings nothing.
+    cluster.skip(2 * REMEMBER_AFTER);
+    let before = carried(&cluster, R1, C, Recall::TYPE);
+    lose_links(&mut cluster);
+    assert_eq!(carried(&cluster, R1, C, Recall::TYPE), before);
+}

@@ -162,7 +162,11 @@ impl Router {
             self.counters.presence_stale += 1;
             return;
         }
+        let known = self.presence.get(&region).and_then(|presence| presence.find(device));
         let highest = self.take_registration(now, region, from, device, epoch, out);
+        if known == Some(epoch) {
+            self.hand_out_again(now, device, epoch, out);
+        }
         self.note_stray(from, region, device, epoch);
         self.relay(now, from, region, device, Word { epoch, ended: false }, out);
         out.link(

@@ -10,7 +10,9 @@
 //! - **Told** to all instances that can be reached, at most once a minute and session, and when the session ends: nothing of it is on a
 //!   message's way. What a server learns in the minute before it dies is lost.
 //! - **Handed out** with the answer to a session's first registration, ahead of it, so that the device is welcomed with its history. A
-//!   list that is told after that, by the session that was superseded, is handed on to the newer one's server.
+//!   list that is told after that, by the session that was superseded, is handed on to the newer one's server. With the answer to a
+//!   registration that comes again it is handed out again, if the session is less than a minute old: the first may have been lost with
+//!   its link, and a server that doesn't have a device's history would replace it by what it has learnt itself.
 //! - **Not part of a sync**: that decides about "offline", and must be short. An instance that is back is told again within a minute of
 //!   what the connected devices' servers know; of the others its siblings know.
 //! - **Moved** with a device, at a rate, from the instances of the region that it leaves.
@@ -147,6 +149,15 @@ impl Router {
         } else if self.ready(epoch.node) {
             self.counters.affinities_handed_out += 1;
             out.link(epoch.node, &recall);
+        }
+    }
+
+    /// As an instance: a server names a session that is known already, on a new link, say. What it was told of the device may have been
+    /// lost with the one before. Only of a session that is too young to have told what it knows itself: a stream must be short.
+    pub(super) fn hand_out_again(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+        let begun_ms = epoch.clock >> 16;
+        if begun_ms.saturating_add(REMEMBER_AFTER.as_millis() as u64) >= now.wall_ms {
+            self.hand_out(now, device, epoch, out);
         }
     }
 
