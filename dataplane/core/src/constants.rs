@@ -19,8 +19,11 @@ pub const LEASE: Duration = Duration::from_secs(15);
 /// A session that lost to a newer one is closed within this time.
 pub const FENCING: Duration = Duration::from_secs(5);
 
-/// A device is welcomed after this time, even if an instance of its region hasn't answered.
+/// A device is welcomed after this time, even if not all instances of its region have answered.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_millis(250);
+/// If none has, the first one's answer is waited for so long: until a link that says nothing is found to be silent at both its ends, and no
+/// instance any longer calls offline whoever it has not heard of. Less than a device waits for its welcome.
+pub const WELCOME_ALONE: Duration = SUSPECT_AFTER;
 
 /// A gap between two turns that makes an instance doubt what it knows: it was paused, and missed what came meanwhile.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -108,7 +111,7 @@ const _: () = assert!(
     PAUSE_MAX.as_millis() < SUSPECT_AFTER.as_millis(),
     "who was paused doubts itself before others forget it"
 );
-const _: () = assert!(WELCOME_TIMEOUT.as_millis() < HELLO_TIMEOUT.as_millis());
+const _: () = assert!(WELCOME_TIMEOUT.as_millis() + WELCOME_ALONE.as_millis() < HELLO_TIMEOUT.as_millis());
 const _: () = assert!(FENCING.as_millis() < GONE_AFTER.as_millis());
 const _: () = assert!(
     AWAY.as_millis() <= GONE_AFTER.as_millis(),

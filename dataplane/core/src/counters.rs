@@ -29,6 +29,7 @@ tally! {
         sessions_closed => "Sessions that ended, for whatever reason.",
         sessions_superseded => "Sessions that ended because a newer one exists.",
         sessions_raised => "Sessions whose epoch was raised above a higher one before the welcome.",
+        welcomes_alone => "Sessions that were welcomed although no instance of their region had answered.",
         welcomes_late => "Sessions that were welcomed although an instance had not answered in time.",
         drained => "Devices that were sent elsewhere.",
         drained_unfinished => "Of these, those that had not finished what was open in time.",

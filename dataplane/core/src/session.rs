@@ -1,8 +1,8 @@
 //! One device's session at the shard that owns it, and the table of them.
 //!
 //! ```text
-//! Registering ──all reachable instances have taken it, or 250 ms──▶ Open ──▶ gone
-//!     └───────── closed, superseded, out of turn ──────────────────────────────▲
+//! Registering ──all reachable instances have taken it, or one has and 250 ms are over, or 3 s more──▶ Open ──▶ gone
+//!     └───────── closed, superseded, out of turn ────────────────────────────────────────────────────────────▲
 //! ```
 
 use std::collections::VecDeque;
@@ -35,9 +35,22 @@ pub enum State {
         until: Instant,
         /// Its epoch was raised once already.
         raised: bool,
+        /// Whether anybody can find it yet.
+        found: Found,
     },
     /// The device was welcomed.
     Open,
+}
+
+/// Whether a session that is being registered is known to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// None has answered yet.
+    NotYet,
+    /// One has taken it, at least.
+    Somewhere,
+    /// None has answered in time: the first that does is enough.
+    Nowhere,
 }
 
 /// A confirmed message that was written to the device and not acknowledged yet.

@@ -94,7 +94,8 @@ fn after_the_welcome_a_higher_answer_means_lost() {
     let key = cluster.key(&device);
     // B's session is welcomed while the region can't hear of it.
     cluster.cut_off(B);
-    let old = cluster.welcome(B, &device);
+    let old = cluster.connect(B, &device);
+    cluster.run_ms(WELCOMED_ALONE_MS);
     let new = cluster.connect_presenting(C, &device, cluster.epoch(old).unwrap(), 1);
     cluster.run_ms(300);
     assert!(cluster.is_open(old), "nobody could tell B");
@@ -394,7 +395,7 @@ fn a_device_is_welcomed_once_all_reachable_instances_have_taken_its_registration
 }
 
 #[test]
-fn a_device_is_welcomed_after_a_quarter_of_a_second_at_the_latest() {
+fn a_device_that_can_be_found_is_welcomed_after_a_quarter_of_a_second_at_the_latest() {
     let mut cluster = two_servers();
     let device = cluster.device_in(0, "d");
     cluster.hold(R2, B);
@@ -404,6 +405,51 @@ fn a_device_is_welcomed_after_a_quarter_of_a_second_at_the_latest() {
     cluster.run_ms(2);
     assert!(cluster.epoch(conn).is_some());
     assert_eq!(cluster.router(B).counters().welcomes_late, 1);
+}
+
+/// When a device of which no instance has heard is welcomed at the latest.
+const WELCOMED_ALONE_MS: u64 = 3_250;
+
+#[test]
+fn a_device_that_nobody_could_find_is_welcomed_when_the_first_instance_has_heard_of_it() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    cluster.cut_off(B);
+    let conn = cluster.connect(B, &device);
+    cluster.run_ms(1_000);
+    assert_eq!(cluster.epoch(conn), None, "its region would call it offline");
+    cluster.link_up(B, R1);
+    cluster.run_ms(10);
+    assert!(cluster.epoch(conn).is_some());
+    assert_eq!(cluster.router(B).counters().welcomes_alone, 0);
+}
+
+#[test]
+fn a_silent_link_is_not_believed_to_lead_to_an_instance_until_one_has_answered() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    let sender = cluster.welcome(C, "sender");
+    // Neither side has noticed yet that nothing comes through.
+    for instance in [R1, R2] {
+        cluster.hold(B, instance);
+    }
+    let conn = cluster.connect(B, &device);
+    cluster.run_ms(2_900);
+    assert_eq!(cluster.epoch(conn), None);
+    for instance in [R1, R2] {
+        cluster.link_down(B, instance);
+    }
+    cluster.run_ms(WELCOMED_ALONE_MS - 2_900);
+    assert!(cluster.epoch(conn).is_some(), "it serves whom it reaches");
+    assert_eq!(cluster.router(B).counters().welcomes_alone, 1);
+    cluster.link_down(B, C);
+    cluster.send(sender, &device, 0);
+    cluster.run_ms(1_000);
+    assert_eq!(
+        cluster.reports(sender),
+        [],
+        "tried again: its region knows that it has not heard B"
+    );
 }
 
 #[test]

@@ -257,6 +257,11 @@ impl Map {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
+    /// Whether the device's region has an instance.
+    pub fn has_instances(&self, device: DeviceKey) -> bool {
+        !self.instances(self.region_of(device)).is_empty()
+    }
+
     /// The region of a slot.
     pub fn slot(&self, slot: u16) -> RegionId {
         self.slots[usize::from(slot)]

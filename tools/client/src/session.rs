@@ -670,7 +670,7 @@ impl Open {
 
 /// As long as a handshake over a bad link takes, and short enough to try the next server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The server waits up to 250 ms for the device's region; the rest is the network.
+/// The server waits up to 250 ms for the device's region, and 3 s more if nobody of it answers; the rest is the network.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 /// An idle device holds room for so many steps at most.

@@ -16,7 +16,7 @@ use super::{Now, Router};
 use crate::constants::{IDLE_HALVES, SLOW_READER_TIMEOUT, UNRESOLVED_PER_SESSION_MAX, WELCOME_TIMEOUT};
 use crate::epoch::EpochClock;
 use crate::outbox::{Conn, Outbox};
-use crate::session::{Opening, SessionRef, State};
+use crate::session::{Found, Opening, SessionRef, State};
 use crate::unresolved::MessageId;
 
 /// What is left to do for a session whose life has ended.
@@ -55,6 +55,7 @@ impl Router {
                         waiting: Vec::new(),
                         until,
                         raised: false,
+                        found: Found::NotYet,
                     },
                 )
             }
@@ -227,17 +228,23 @@ impl Router {
             return self.register(now, session, out);
         }
         match &mut device.state {
-            State::Registering { waiting, .. } if answer.highest == answer.epoch => {
+            State::Registering { waiting, found, .. } if answer.highest == answer.epoch => {
                 waiting.retain(|&waited| waited != (answer.region, from));
-                if waiting.is_empty() {
+                let alone = std::mem::replace(found, Found::Somewhere) == Found::Nowhere;
+                if waiting.is_empty() || alone {
                     self.welcome(now, session, out);
                 }
             }
             State::Registering {
-                raised: raised @ false, ..
+                raised: raised @ false,
+                found,
+                ..
             } => {
                 // Only the first registration of a session that hasn't been welcomed may be raised.
                 *raised = true;
+                if *found == Found::Somewhere {
+                    *found = Found::NotYet;
+                }
                 self.counters.sessions_raised += 1;
                 let above = answer.highest;
                 let epoch = self.clock.mint(now.wall_ms, above);
@@ -411,10 +418,10 @@ impl Router {
             let Some(session) = self.sessions.find(reference) else {
                 continue;
             };
-            if let State::Registering { waiting, .. } = &mut session.state {
+            if let State::Registering { waiting, found, .. } = &mut session.state {
                 let before = waiting.len();
                 waiting.retain(|&(_, waited)| waited != node);
-                if before > 0 && waiting.is_empty() {
+                if before > 0 && waiting.is_empty() && *found == Found::Somewhere {
                     self.welcome(now, reference, out);
                 }
             }

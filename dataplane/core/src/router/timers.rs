@@ -7,9 +7,9 @@ use trunkline_wire::device::ErrorCode;
 use trunkline_wire::time::Instant;
 
 use super::{Now, Router};
-use crate::constants::{PAUSE_MAX, SLOW_READER_TIMEOUT};
+use crate::constants::{PAUSE_MAX, SLOW_READER_TIMEOUT, WELCOME_ALONE};
 use crate::outbox::Outbox;
-use crate::session::State;
+use crate::session::{Found, SessionRef, State};
 
 /// What a session's timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,18 @@ impl Router {
         }
     }
 
+    /// No instance of a device's region has answered. Whoever is welcomed now, at a server that is just being cut off or has not its links
+    /// yet, is called offline by those who don't know of the cut.
+    fn wait_alone(&mut self, now: Now, reference: SessionRef) {
+        if let Some(session) = self.sessions.find(reference)
+            && let State::Registering { until, found, .. } = &mut session.state
+        {
+            *found = Found::Nowhere;
+            *until = now.at + WELCOME_ALONE;
+            self.session_timers.push(Reverse((*until, reference, Timer::Welcome)));
+        }
+    }
+
     pub(super) fn tick_sessions(&mut self, now: Now, out: &mut Outbox) {
         while let Some(&Reverse((at, reference, timer))) = self.session_timers.peek() {
             if at > now.at {
@@ -52,7 +64,14 @@ impl Router {
                 (Timer::Welcome, State::Open) => {}
                 (Timer::Welcome, State::Registering { .. }) if trunkline_wire::planted!(NoWelcomeTimeout) => {}
                 (Timer::Idle, _) if trunkline_wire::planted!(IdleNeverClosed) => {}
-                (Timer::Welcome, State::Registering { waiting, .. }) => {
+                (
+                    Timer::Welcome,
+                    State::Registering {
+                        found: Found::NotYet, ..
+                    },
+                ) if self.map.has_instances(session.key) => self.wait_alone(now, reference),
+                (Timer::Welcome, State::Registering { waiting, found, .. }) => {
+                    self.counters.welcomes_alone += u64::from(*found == Found::Nowhere);
                     if !waiting.is_empty() {
                         self.counters.welcomes_late += 1;
                     }
