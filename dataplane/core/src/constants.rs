@@ -90,8 +90,13 @@ pub const AFFINITY_LISTS_MAX: usize = 5_000_000;
 
 /// How long a location that was asked for ahead of need is believed before it's asked for again.
 pub const LOCATION_FRESH: Duration = Duration::from_secs(10);
+/// How long it is, if there is a reason to doubt it or to want to be sure: a message from elsewhere, a sender who has just connected. A
+/// recipient of whom many of a node's devices are reminded at once is asked for four times a second.
+pub const LOCATION_DOUBTED: Duration = Duration::from_millis(250);
 /// How many locations one shard has asked for ahead of need, or remembers to have: at 100 bytes, under 2 MiB.
 pub const PREFETCHES_MAX: usize = 16_384;
+/// Of how many devices one shard of an instance remembers who has asked where they are: at 64 bytes, 4 MiB.
+pub const WATCHES_MAX: usize = 65_536;
 
 /// How many messages may wait in one shard for the siblings' answers about their recipients.
 pub const LOCATING_MESSAGES_MAX: usize = 4096;

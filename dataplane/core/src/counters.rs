@@ -57,6 +57,7 @@ tally! {
         locations_prefetched => "Locations learnt ahead of need.",
         locations_withdrawn => "Locations forgotten because the device left for which they were asked for.",
         locations_told => "Locations told to nodes that asked ahead of need.",
+        locations_told_again => "Locations told to nodes that had asked before, because the device has turned up elsewhere.",
         affinities_told => "Times that a region was told whom one of its devices has to do with.",
         affinities_taken => "Such lists that this instance was told.",
         affinities_evicted => "Lists that this instance forgot because it had room for no more.",

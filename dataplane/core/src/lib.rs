@@ -22,3 +22,4 @@ pub mod router;
 pub mod session;
 pub mod sources;
 pub mod unresolved;
+pub mod watches;

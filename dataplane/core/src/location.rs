@@ -51,10 +51,12 @@ impl Locations {
         self.young.get(&device).or_else(|| self.old.get(&device)).copied()
     }
 
-    /// Learns a location, unless a higher epoch is known.
-    pub fn learn(&mut self, device: DeviceKey, epoch: Epoch) {
+    /// Learns a location, unless a higher epoch is known. Returns what is known then.
+    pub fn learn(&mut self, device: DeviceKey, epoch: Epoch) -> Epoch {
         let known = self.old.remove(&device).max(self.young.get(&device).copied());
-        self.insert(device, known.map_or(epoch, |known| known.max(epoch)));
+        let epoch = known.map_or(epoch, |known| known.max(epoch));
+        self.insert(device, epoch);
+        epoch
     }
 
     /// Forgets where `device` is.

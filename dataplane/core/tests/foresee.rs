@@ -2,18 +2,23 @@
 
 mod cluster;
 
-use cluster::{CONNECTION, Cluster, INSTANCE, node};
+use cluster::{CONNECTION, Cluster, DeviceConn, INSTANCE, node};
 use trunkline_wire::device::{ClientFrame, Intend};
 use trunkline_wire::frame::Encode;
-use trunkline_wire::id::IdRef;
+use trunkline_wire::id::{IdRef, NodeId};
 use trunkline_wire::peer::{Location, WhereIs};
 
 const A: usize = 0;
 const B: usize = 1;
 const R: usize = 2;
+const C: usize = 3;
 
 fn two_servers() -> Cluster {
     Cluster::new(&[CONNECTION, CONNECTION, INSTANCE], &[&[R]])
+}
+
+fn three_servers() -> Cluster {
+    Cluster::new(&[CONNECTION, CONNECTION, INSTANCE, CONNECTION], &[&[R]])
 }
 
 #[test]
@@ -145,4 +150,115 @@ fn a_hint_makes_the_way_known_before_the_first_message_and_a_flood_of_hints_asks
     assert!(asked.count() <= 8);
     assert!(cluster.is_open(a));
     assert!(cluster.router(A).predictions().hints_refused >= 190);
+}
+
+/// Where a node thinks that a device is.
+fn thought_at(cluster: &mut Cluster, host: usize, device: &str) -> Option<NodeId> {
+    let key = cluster.key(device);
+    cluster.router(host).explain(key).location.map(|(epoch, _)| epoch.node)
+}
+
+fn questions(cluster: &Cluster, host: usize) -> usize {
+    let asked = (node(host), node(R), WhereIs::TYPE);
+    cluster.carried.iter().filter(|&&frame| frame == asked).count()
+}
+
+fn intend(cluster: &mut Cluster, session: DeviceConn, to: &str) {
+    let recipient = IdRef::new(to).unwrap();
+    cluster.say(session, &ClientFrame::Intend(Intend { recipient }));
+    cluster.run_ms(50);
+}
+
+#[test]
+fn who_connects_is_told_at_once_where_all_its_partners_are() {
+    let mut cluster = three_servers();
+    let a = cluster.welcome(A, "a");
+    let partners: Vec<String> = (0..12).map(|n| format!("partner-{n:02}")).collect();
+    for (number, partner) in partners.iter().enumerate() {
+        cluster.welcome(B, partner);
+        cluster.send(a, partner, number as u64);
+        cluster.run_ms(500);
+    }
+    cluster.disconnect(a);
+    cluster.run_ms(50);
+    // Somebody else's question of a while ago is not good enough: what if they have moved since?
+    let other = cluster.welcome(C, "other");
+    intend(&mut cluster, other, &partners[0]);
+    cluster.run_ms(300);
+    let asked = questions(&cluster, C);
+    cluster.welcome(C, "a");
+    cluster.run_ms(50);
+    for partner in &partners {
+        assert_eq!(thought_at(&mut cluster, C, partner), Some(node(B)), "{partner}");
+    }
+    assert_eq!(questions(&cluster, C) - asked, partners.len());
+}
+
+#[test]
+fn who_has_asked_where_a_device_is_is_told_when_it_turns_up_elsewhere() {
+    let mut cluster = three_servers();
+    cluster.link_down(A, C);
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    intend(&mut cluster, a, "b");
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(B)));
+    let asked = questions(&cluster, A);
+    cluster.disconnect(b);
+    cluster.run_ms(50);
+    cluster.wishes.clear();
+    let b = cluster.welcome(C, "b");
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(C)));
+    // What was wished for is wished for there.
+    let wished = cluster.wishes.iter();
+    let wished: Vec<_> = wished.map(|(by, wish)| (*by, wish.node)).collect();
+    assert_eq!(wished, [(node(A), node(C))]);
+    // Told once: who still wants to know asks again.
+    cluster.disconnect(b);
+    cluster.run_ms(50);
+    cluster.welcome(B, "b");
+    cluster.run_ms(50);
+    assert_eq!(cluster.router(R).counters().locations_told_again, 1);
+    assert_eq!(questions(&cluster, A), asked);
+}
+
+#[test]
+fn who_has_asked_for_a_device_that_is_away_is_told_when_it_connects() {
+    let mut cluster = two_servers();
+    let a = cluster.welcome(A, "a");
+    intend(&mut cluster, a, "b");
+    assert_eq!(thought_at(&mut cluster, A, "b"), None);
+    cluster.welcome(B, "b");
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(B)));
+}
+
+#[test]
+fn a_message_from_elsewhere_than_its_sender_was_thought_to_be_is_reason_to_ask_and_one_from_there_is_none() {
+    let mut cluster = three_servers();
+    let a = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    cluster.send(a, "b", 0);
+    cluster.run_ms(500);
+    assert_eq!(
+        (thought_at(&mut cluster, B, "a"), questions(&cluster, B)),
+        (Some(node(A)), 1)
+    );
+    for number in 1..100 {
+        cluster.send(a, "b", number);
+        cluster.run_ms(500);
+    }
+    assert_eq!(questions(&cluster, B), 1, "its messages say where it is");
+    // It moves, and moves on: of the first time B is told.
+    cluster.welcome(C, "a");
+    cluster.run_ms(500);
+    let a = cluster.welcome(A, "a");
+    cluster.run_ms(500);
+    assert_eq!(thought_at(&mut cluster, B, "a"), Some(node(C)));
+    cluster.send(a, "b", 100);
+    cluster.run_ms(500);
+    assert_eq!(
+        (thought_at(&mut cluster, B, "a"), questions(&cluster, B)),
+        (Some(node(A)), 2)
+    );
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use trunkline_core::archive::Archive;
 use trunkline_core::constants::{AFFINITY_LISTS_MAX, LOCATIONS_MAX};
 use trunkline_core::location::Locations;
-use trunkline_core::predictor::{Affinity, Foresight, Habits, Predictor};
+use trunkline_core::predictor::{Affinity, FORESEEN, Foresight, Habits, Predictor};
 use trunkline_wire::affinity::AffinityVersion;
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey};
 
@@ -212,7 +212,7 @@ impl Nodes {
                 continue;
             };
             self.learn(node, device_of(foreseen), place, world);
-            if place != node {
+            if place != node && worth >= FORESEEN {
                 self.caches
                     .wish(now, (node, place), worth, half_life, Some(key(device)), world);
             }

@@ -30,7 +30,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use trunkline_wire::affinity::AffinityVersion;
-use trunkline_wire::id::{DeviceKey, PartnerKey};
+use trunkline_wire::id::{DeviceKey, NodeId, PartnerKey};
 
 pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
 pub use self::worth::Worth;
@@ -127,7 +127,7 @@ struct Decision {
 pub struct Foresight {
     /// Who will be written to.
     pub device: PartnerKey,
-    /// How likely. [`Worth::NONE`]: no longer expected.
+    /// How likely: below [`FORESEEN`] only of who might be written to first. [`Worth::NONE`]: no longer expected.
     pub worth: Worth,
 }
 
@@ -172,6 +172,23 @@ pub struct Expectation {
     pub worth: Worth,
     /// In which time that halves.
     pub half_life: Duration,
+    /// After what.
+    pub occasion: Occasion,
+}
+
+/// What a device has done that something is foreseen after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// It has connected, or its history has arrived.
+    Attached,
+    /// It has sent a message.
+    Sent,
+    /// It was handed a message, by whom it will write to; that one is at this node, or at the own one.
+    Delivered(Option<NodeId>),
+    /// Its client has said so.
+    Hinted,
+    /// It has left.
+    Detached,
 }
 
 impl Predictor {
@@ -201,10 +218,21 @@ impl Predictor {
         self.patience.half_life()
     }
 
-    /// The device has connected, or its history has arrived.
+    /// The device has connected, or its history has arrived. All of its partners are foreseen, the unlikely ones too: none of them was heard
+    /// of here lately, and its first message is the one that nothing else makes ready.
     pub fn attached(&mut self, now: u32, habits: &mut Habits, out: &mut Vec<Foresight>) {
-        if self.mode == Mode::On {
-            self.decide(now, Kind::Attached, habits, out);
+        if self.mode == Mode::Off {
+            return;
+        }
+        let first = out.len();
+        self.decide(now, Kind::Attached, habits, out);
+        let likely = first..out.len();
+        for partner in habits.affinity.partners() {
+            let device = partner.device;
+            if !out[likely.clone()].iter().any(|foresight| foresight.device == device) {
+                let worth = HARDLY_ANYTHING;
+                out.push(Foresight { device, worth });
+            }
         }
     }
 
@@ -460,8 +488,11 @@ fn worth(score: i32) -> Worth {
     Worth(score.clamp(0, i32::from(u16::MAX)) as u16)
 }
 
-/// What is less likely is not worth finding out where it is: a question and an answer, where a dial is a handshake and a place.
+/// What is less likely is not worth a link, nor, between two messages, finding out where it is: a question and an answer.
 pub const FORESEEN: Worth = Worth::per_mille(20);
+
+/// What a partner is worth that is foreseen because it is one, and for no other reason.
+const HARDLY_ANYTHING: Worth = Worth(1);
 
 /// Below this a score isn't even worked out: less likely than [`FORESEEN`].
 const HARDLY_FORESEEN: i32 = -4 * ONE;

@@ -62,6 +62,24 @@ fn history_foretells_from_the_first_second_at_another_node() {
 }
 
 #[test]
+fn who_connects_may_write_to_any_of_its_partners_the_likely_ones_are_named_first() {
+    let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
+    for n in 0..10 {
+        predictor.sent(1_000, &mut habits, key(100 + n), &mut Vec::new());
+    }
+    for day in 1..200 {
+        predictor.sent(1_000 + day * 86_400, &mut habits, ANN, &mut Vec::new());
+    }
+    predictor.attached(18_000_000, &mut habits, &mut out);
+    assert_eq!((out.len(), out[0].device), (11, ANN), "each of them once");
+    assert!(out.is_sorted_by_key(|foresight| std::cmp::Reverse(foresight.worth)));
+    let unlikely = out.iter().filter(|foresight| foresight.worth < FORESEEN);
+    assert!((1..=10).contains(&unlikely.count()));
+    // That isn't "no longer".
+    assert!(out.iter().all(|foresight| foresight.worth > Worth::NONE));
+}
+
+#[test]
 fn another_habit_is_learnt() {
     let (mut predictor, mut habits) = (Predictor::new(), Habits::default());
     let mut now = 1_000;

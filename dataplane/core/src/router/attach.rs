@@ -16,6 +16,7 @@ use super::{Now, Router};
 use crate::constants::{IDLE_HALVES, SLOW_READER_TIMEOUT, UNRESOLVED_PER_SESSION_MAX, WELCOME_TIMEOUT};
 use crate::epoch::EpochClock;
 use crate::outbox::{Conn, Outbox};
+use crate::predictor::Occasion;
 use crate::session::{Found, Opening, SessionRef, State};
 use crate::unresolved::MessageId;
 
@@ -298,7 +299,7 @@ impl Router {
                 .attached(now.unix_seconds(), habits, &mut self.foresights);
         }
         self.tell(now, session, &welcome, out);
-        self.foresee(now, key, out);
+        self.foresee(now, key, Occasion::Attached, out);
     }
 
     /// A newer session of the same device exists: this one is told, and ends.
@@ -328,7 +329,7 @@ impl Router {
         if let Some(habits) = &mut ended.habits {
             self.predictor
                 .detached(now.unix_seconds(), habits, &mut self.foresights);
-            self.foresee(now, ended.key, out);
+            self.foresee(now, ended.key, Occasion::Detached, out);
         }
         self.tell_last(now, &mut ended, out);
         if ended.purpose == Purpose::Full && how == End::Unregister && !trunkline_wire::planted!(NoUnregister) {

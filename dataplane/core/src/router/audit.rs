@@ -8,7 +8,7 @@ use trunkline_wire::id::Epoch;
 use super::Router;
 use crate::constants::{
     DEVICE_QUEUE_BYTES_MAX, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX, LOCATIONS_MAX, PAUSE_MAX,
-    SLOW_READER_TIMEOUT, UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX,
+    SLOW_READER_TIMEOUT, UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX, WATCHES_MAX,
 };
 use crate::session::State;
 use trunkline_wire::time::Instant;
@@ -118,6 +118,9 @@ impl Router {
             return fail(format!("a message whose time ended at {expires:?} is unresolved"));
         }
         table.check().map_err(Breach::Bounds)?;
+        if self.watches.len() > WATCHES_MAX {
+            return fail(format!("{} watched devices", self.watches.len()));
+        }
         if self.locations.len() > LOCATIONS_MAX {
             return fail(format!("{} locations", self.locations.len()));
         }

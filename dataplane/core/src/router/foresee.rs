@@ -4,6 +4,7 @@
 //! shard of the sender          shard of who is expected to be written to               shard that owns the link
 //! predictor ──Expectation──▶ location known ─────────────────────────────Wish──▶ link cache: dial, or not
 //!                            not known ──WhereIs──▶ an instance ──Location──▶ ↑
+//!                                                      └──when it turns up elsewhere──Location──▶ ↑
 //! ```
 //!
 //! Nothing waits for any of it: a message that comes first goes by way of the region.
@@ -15,10 +16,10 @@ use trunkline_wire::peer::{Location, WhereIs};
 use trunkline_wire::time::Instant;
 
 use super::{Now, Router, SessionRef};
-use crate::constants::{LOCATION_FRESH, PREFETCHES_MAX};
+use crate::constants::{LOCATION_DOUBTED, LOCATION_FRESH, PREFETCHES_MAX};
 use crate::link::Wish;
 use crate::outbox::Outbox;
-use crate::predictor::{Expectation, Worth};
+use crate::predictor::{Expectation, FORESEEN, Occasion, Worth};
 
 /// A location that was asked for ahead of need.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +29,29 @@ pub(super) struct Prefetch {
     by: DeviceKey,
     /// Whether others expect to write there too: then it isn't taken back when one of them leaves.
     shared: bool,
-    /// What is wished for once it is known.
-    waiting: Option<(Worth, Duration)>,
+    /// What is wished for once it is known, or another one than before.
+    hope: Hope,
+    /// Whether no place is known for that yet.
+    waiting: bool,
     /// Whether it was not known before.
     news: bool,
+}
+
+/// A wish before it is known where to.
+#[derive(Clone, Copy, Debug)]
+struct Hope {
+    worth: Worth,
+    since: Instant,
+    half_life: Duration,
+}
+
+impl Hope {
+    /// What it is worth by now.
+    fn aged(self, now: Now) -> Hope {
+        let worth = self.worth.since(self.since, now.at, self.half_life);
+        let since = now.at;
+        Hope { worth, since, ..self }
+    }
 }
 
 impl Router {
@@ -45,11 +65,11 @@ impl Router {
         let habits = sender.habits.get_or_insert_default();
         self.predictor
             .hinted(now.unix_seconds(), habits, to, &mut self.foresights);
-        self.foresee(now, by, out);
+        self.foresee(now, by, Occasion::Hinted, out);
     }
 
     /// Passes on what the predictor has just foreseen for `by`, which is this shard's.
-    pub(super) fn foresee(&mut self, now: Now, by: DeviceKey, out: &mut Outbox) {
+    pub(super) fn foresee(&mut self, now: Now, by: DeviceKey, occasion: Occasion, out: &mut Outbox) {
         if self.foresights.is_empty() {
             return;
         }
@@ -61,6 +81,7 @@ impl Router {
                 by,
                 worth: foresight.worth,
                 half_life,
+                occasion,
             };
             let owner = expectation.device.shard(self.config.shards);
             if owner == self.config.shard {
@@ -79,6 +100,7 @@ impl Router {
             by,
             worth,
             half_life,
+            occasion,
         } = *expectation;
         debug_assert!(
             device.shard(self.config.shards) == self.config.shard,
@@ -91,15 +113,24 @@ impl Router {
             return;
         }
         let known = self.locations.peek_partner(device);
+        let hope = Hope {
+            worth,
+            since: now.at,
+            half_life,
+        };
         if let Some(epoch) = known {
-            self.wish(epoch.node, worth, half_life, by, out);
+            self.wish(epoch.node, hope, by, out);
         }
+        let is_confirmed = is_confirmed(occasion, known);
         if let Some(prefetch) = self.prefetches.get_mut(&device)
-            && now.at.since(prefetch.asked_at) < LOCATION_FRESH
+            && (is_confirmed || now.at.since(prefetch.asked_at) < believed(occasion, known))
         {
+            if is_confirmed {
+                prefetch.asked_at = now.at;
+            }
             prefetch.shared |= prefetch.by != by;
-            if known.is_none() && prefetch.waiting.is_none_or(|(before, _)| before < worth) {
-                (prefetch.by, prefetch.waiting) = (by, Some((worth, half_life)));
+            if prefetch.hope.aged(now).worth <= worth {
+                (prefetch.by, prefetch.hope) = (by, hope);
             }
             return;
         }
@@ -113,43 +144,65 @@ impl Router {
                 .prefetches
                 .get(&device)
                 .is_some_and(|before| before.by != by || before.shared),
-            waiting: Some((worth, half_life)),
+            hope,
+            waiting: true,
             news: known.is_none(),
         };
         self.prefetches.insert(device, prefetch);
-        self.ask_where(device, out);
+        self.ask_where(now, device, out);
     }
 
-    /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region.
+    /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region, and once more
+    /// when that has changed.
     pub(super) fn where_is(&mut self, from: NodeId, device: PartnerKey, out: &mut Outbox) {
         let region = self.map.region_of_partner(device);
         if !self.served.contains(&region) || !self.ready(from) {
             return;
         }
+        self.watches.watch(device, from);
         if let Some((device, epoch)) = self.present(device) {
             self.counters.locations_told += 1;
             out.link(from, &Location { device, epoch });
         }
     }
 
-    /// The location of `device` has become known: what waited for it is wished for.
-    pub(super) fn fulfil(&mut self, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
-        let Some(prefetch) = self.prefetches.get_mut(&device.partner()) else {
-            return;
-        };
-        let by = prefetch.by;
-        if let Some((worth, half_life)) = prefetch.waiting.take() {
-            self.counters.locations_prefetched += 1;
-            self.wish(epoch.node, worth, half_life, by, out);
+    /// As an instance: a device has turned up at its epoch's node. Who asked for it lately is told.
+    pub(super) fn tell_watchers(&mut self, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+        for node in self.watches.take(device.partner()) {
+            // It has the session itself.
+            if node != epoch.node && self.ready(node) {
+                self.counters.locations_told_again += 1;
+                out.link(node, &Location { device, epoch });
+            }
         }
     }
 
-    fn wish(&self, node: NodeId, worth: Worth, half_life: Duration, by: DeviceKey, out: &mut Outbox) {
-        if node != self.config.node {
+    /// The location of `device` has become known, or is another one than `before`: what was hoped for is wished for.
+    pub(super) fn fulfil(
+        &mut self,
+        now: Now,
+        device: DeviceKey,
+        epoch: Epoch,
+        before: Option<Epoch>,
+        out: &mut Outbox,
+    ) {
+        let Some(prefetch) = self.prefetches.get_mut(&device.partner()) else {
+            return;
+        };
+        let was_waiting = std::mem::replace(&mut prefetch.waiting, false);
+        if was_waiting || before.is_none_or(|before| before.node != epoch.node) {
+            let (hope, by) = (prefetch.hope, prefetch.by);
+            self.counters.locations_prefetched += u64::from(was_waiting);
+            self.wish(epoch.node, hope.aged(now), by, out);
+        }
+    }
+
+    fn wish(&self, node: NodeId, hope: Hope, by: DeviceKey, out: &mut Outbox) {
+        if node != self.config.node && hope.worth >= FORESEEN {
             out.wish(Wish {
                 node,
-                worth,
-                half_life,
+                worth: hope.worth,
+                half_life: hope.half_life,
                 by: Some(by),
             });
         }
@@ -161,19 +214,22 @@ impl Router {
         {
             out.withdraw_wish(epoch.node, by);
         }
-        let prefetch = self.prefetches.get(&device);
-        let is_its_own = prefetch.is_some_and(|prefetch| prefetch.by == by && !prefetch.shared);
+        let its = self.prefetches.get_mut(&device).filter(|prefetch| prefetch.by == by);
+        let is_its_own = its.is_some_and(|prefetch| {
+            prefetch.hope.worth = Worth::NONE;
+            !prefetch.shared
+        });
         if is_its_own && self.prefetches.remove(&device).is_some_and(|prefetch| prefetch.news) {
             self.counters.locations_withdrawn += 1;
             self.locations.forget_partner(device);
         }
     }
 
-    fn ask_where(&mut self, device: PartnerKey, out: &mut Outbox) {
+    fn ask_where(&mut self, now: Now, device: PartnerKey, out: &mut Outbox) {
         let region = self.map.region_of_partner(device);
         if self.served.contains(&region) {
             if let Some((device, epoch)) = self.present(device) {
-                self.learn_location(device, epoch, out);
+                self.learn_location(now, device, epoch, out);
             }
             return;
         }
@@ -199,5 +255,20 @@ impl Router {
         self.prefetches
             .retain(|_, prefetch| now.at.since(prefetch.asked_at) < LOCATION_FRESH);
         self.prefetches.len() < PREFETCHES_MAX
+    }
+}
+
+/// Whether a message came from where its sender was thought to be: as good as an answer.
+fn is_confirmed(occasion: Occasion, known: Option<Epoch>) -> bool {
+    matches!((occasion, known), (Occasion::Delivered(Some(node)), Some(epoch)) if epoch.node == node)
+}
+
+/// How long after a question about a device its answer is good enough.
+fn believed(occasion: Occasion, known: Option<Epoch>) -> Duration {
+    match (occasion, known) {
+        (Occasion::Attached | Occasion::Hinted, _) => LOCATION_DOUBTED,
+        // A message has come from elsewhere than where its sender was thought to be.
+        (Occasion::Delivered(Some(_)), Some(_)) => LOCATION_DOUBTED,
+        (Occasion::Sent | Occasion::Detached | Occasion::Delivered(_), _) => LOCATION_FRESH,
     }
 }

@@ -114,6 +114,7 @@ impl Router {
             Registration::Taken { replaced } => {
                 self.counters.presence_registered += 1;
                 self.hand_out(now, device, epoch, out);
+                self.tell_watchers(device, epoch, out);
                 if let Some(older) = replaced.filter(|older| older.node != from) {
                     self.tell_outdated(now, device, older, epoch, out);
                 }

@@ -48,7 +48,7 @@ pub use self::audit::Breach;
 pub use self::remember::REMEMBER_AFTER;
 use crate::archive::Archive;
 use crate::budget::RetryBudget;
-use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE};
+use crate::constants::{LOCATIONS_MAX, PAUSE_MAX, TOMBSTONE, WATCHES_MAX};
 use crate::counters::Counters;
 use crate::epoch::EpochClock;
 use crate::link::need::partners;
@@ -60,6 +60,7 @@ pub use crate::session::SessionRef;
 use crate::session::Sessions;
 use crate::sources::Sources;
 use crate::unresolved::{self, MessageId};
+use crate::watches::Watches;
 use foresee::Prefetch;
 use instance::Asked;
 use moves::Versions;
@@ -136,6 +137,8 @@ pub struct Router {
     /// What was just foreseen and not acted on yet.
     foresights: Vec<Foresight>,
     prefetches: HashMap<PartnerKey, Prefetch, BuildHasherDefault<KeyHasher>>,
+    /// As an instance: who is to be told where a device turns up.
+    watches: Watches,
     locations: Locations,
     links: BTreeMap<NodeId, LinkView>,
     passed: Passed,
@@ -227,6 +230,7 @@ impl Router {
             predictor: Predictor::in_mode(config.predictor),
             foresights: Vec::new(),
             prefetches: HashMap::default(),
+            watches: Watches::new(WATCHES_MAX),
             locations: Locations::new(LOCATIONS_MAX),
             links: BTreeMap::new(),
             passed: Passed::default(),

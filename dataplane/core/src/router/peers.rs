@@ -137,7 +137,7 @@ impl Router {
                 }
                 self.send_reply(now, *reply, out);
             }
-            PeerFrame::Location(hint) => self.learn_location(hint.device, hint.epoch, out),
+            PeerFrame::Location(hint) => self.learn_location(now, hint.device, hint.epoch, out),
             PeerFrame::WhereIs(question) => self.where_is(from, question.device, out),
             PeerFrame::Remember(told) => self.take_affinity(now, told, out),
             PeerFrame::Recall(recall) => self.recalled(now, recall, out),

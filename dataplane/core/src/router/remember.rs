@@ -30,7 +30,7 @@ use trunkline_wire::time::Instant;
 use super::timers::Timer;
 use super::{Now, Router, SessionRef};
 use crate::outbox::Outbox;
-use crate::predictor::Affinity;
+use crate::predictor::{Affinity, Occasion};
 use crate::session::{Session, State};
 
 /// How long what a session has learnt waits until its region is told: what a crash may lose, and what bounds the rate.
@@ -179,7 +179,7 @@ impl Router {
             let key = session.key;
             self.predictor
                 .attached(now.unix_seconds(), habits, &mut self.foresights);
-            self.foresee(now, key, out);
+            self.foresee(now, key, Occasion::Attached, out);
         }
     }
 

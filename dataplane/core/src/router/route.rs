@@ -16,6 +16,7 @@ use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Way};
 use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{DEVICE_QUEUE_BYTES_MAX, UNACKNOWLEDGED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
+use crate::predictor::Occasion;
 use crate::session::{SessionRef, State, Unacknowledged};
 use crate::unresolved::MessageId;
 
@@ -161,7 +162,7 @@ impl Router {
     }
 
     /// A node tells where a device is, or that it is no longer where we thought.
-    pub(super) fn learn_location(&mut self, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
+    pub(super) fn learn_location(&mut self, now: Now, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
         match epoch.some() {
             None => {
                 self.counters.locations_forgotten += 1;
@@ -170,8 +171,9 @@ impl Router {
             Some(epoch) if epoch.node == self.config.node => self.locations.forget(device),
             Some(epoch) => {
                 self.counters.locations_learnt += 1;
-                self.locations.learn(device, epoch);
-                self.fulfil(device, epoch, out);
+                let before = self.locations.peek(device);
+                let epoch = self.locations.learn(device, epoch);
+                self.fulfil(now, device, epoch, before, out);
             }
         }
     }
@@ -272,7 +274,7 @@ impl Router {
         if is_untold {
             self.tell_later(now.at + REMEMBER_AFTER, session);
         }
-        self.foresee(now, recipient, out);
+        self.foresee(now, recipient, Occasion::Delivered(forward.trail.origin()), out);
     }
 
     /// A device has taken a confirmed message.

@@ -10,6 +10,7 @@ use trunkline_wire::time::Instant;
 use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
+use crate::predictor::Occasion;
 use crate::session::SessionRef;
 use crate::unresolved::{self, Due, End, MessageId, Turn};
 
@@ -127,7 +128,7 @@ impl Router {
             Turn::Now => self.dispatch(now, &forward, out),
             Turn::Later => self.counters.messages_held_back += 1,
         }
-        self.foresee(now, device, out);
+        self.foresee(now, device, Occasion::Sent, out);
     }
 
     /// Whether a message to `recipient` can leave this node, or needn't: by way of its region.
