@@ -243,7 +243,8 @@ impl LinkBook {
             LinkHello::TYPE..=LinkClosed::TYPE | Ping::TYPE | Pong::TYPE | Failure::TYPE => {}
             #[cfg(feature = "next-version")]
             Build::TYPE if link.version >= next::VERSION => {}
-            Synced::TYPE | MapTaken::TYPE => {
+            // What every link begins with is no reason to have one.
+            Synced::TYPE | MapTaken::TYPE | MapVersion::TYPE => {
                 let (confirmed, conn) = (link.confirmed(ty, body), link.conn);
                 if let (true, Some(conn)) = (confirmed, conn) {
                     // What was streamed by what an older map says has no place there, if the other side has this map.
