@@ -5,7 +5,7 @@
 
 use std::hint::black_box;
 
-use trunkline_core::link::{LinkCache, Wish};
+use trunkline_core::link::{LinkCache, Reason, Wish};
 use trunkline_core::predictor::Worth;
 use trunkline_core::presence::{Presence, Registration};
 use trunkline_core::resequencer::{Arrival, Bounds, Resequencer, Step as Order};
@@ -137,6 +137,7 @@ fn wish() -> Box<dyn Step> {
             now = now + std::time::Duration::from_millis(10);
             let wish = Wish {
                 node: NodeId((next * 37 % (2 * LINKS)) as u32 + 1),
+                reason: Reason::Send,
                 worth: Worth::per_mille((next * 7_919 % 1_000) as u16),
                 half_life: std::time::Duration::from_secs(20),
                 by: Some(DeviceKey(next as u128)),

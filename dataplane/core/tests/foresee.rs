@@ -3,6 +3,7 @@
 mod cluster;
 
 use cluster::{CONNECTION, Cluster, DeviceConn, INSTANCE, node};
+use trunkline_core::link::Reason;
 use trunkline_wire::device::{ClientFrame, Intend};
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{IdRef, NodeId};
@@ -211,8 +212,8 @@ fn who_has_asked_where_a_device_is_is_told_when_it_turns_up_elsewhere() {
     assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(C)));
     // What was wished for is wished for there.
     let wished = cluster.wishes.iter();
-    let wished: Vec<_> = wished.map(|(by, wish)| (*by, wish.node)).collect();
-    assert_eq!(wished, [(node(A), node(C))]);
+    let wished: Vec<_> = wished.map(|(by, wish)| (*by, wish.node, wish.reason)).collect();
+    assert_eq!(wished, [(node(A), node(C), Reason::Hint)]);
     // Told once: who still wants to know asks again.
     cluster.disconnect(b);
     cluster.run_ms(50);

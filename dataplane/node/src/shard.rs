@@ -541,6 +541,9 @@ impl<D: Driver> Shard<D> {
         let (taken, places) = self.book.budget();
         set(&stats.direct_links, taken);
         set(&stats.direct_links_max, places);
+        for (gauge, taken) in stats.direct_links_for.iter().zip(self.book.budget_by_reason()) {
+            set(gauge, taken);
+        }
         let (kept, places) = self.router.affinities();
         set(&stats.affinities, kept);
         set(&stats.affinities_max, places);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use trunkline_core::counters::Counters;
-use trunkline_core::link::LinkCounters;
+use trunkline_core::link::{LinkCounters, Reason};
 use trunkline_core::predictor::PredictorCounters;
 use trunkline_core::tally;
 use trunkline_wire::time::Instant;
@@ -70,6 +70,8 @@ pub struct ShardStats {
     pub direct_links: AtomicU64,
     /// How many such places there are.
     pub direct_links_max: AtomicU64,
+    /// Of those that are taken, how many for each reason, in the order of [`Reason::ALL`].
+    pub direct_links_for: [AtomicU64; Reason::ALL.len()],
     /// Devices of which it is remembered whom they have to do with.
     pub affinities: AtomicU64,
     /// How many these may be.
@@ -112,6 +114,7 @@ impl Default for ShardStats {
             links_up: AtomicU64::new(0),
             direct_links: AtomicU64::new(0),
             direct_links_max: AtomicU64::new(0),
+            direct_links_for: Default::default(),
             affinities: AtomicU64::new(0),
             affinities_max: AtomicU64::new(0),
             links_missing: AtomicU64::new(0),

@@ -29,7 +29,7 @@ use trunkline_wire::peer::{
 use trunkline_wire::preface::{VERSION_MIN, Versions};
 use trunkline_wire::time::Instant;
 
-use super::cache::{Admission, LinkCache, Wish};
+use super::cache::{Admission, LinkCache, Reason, Wish};
 use super::need;
 use super::peer::PeerEntry;
 use super::sync::Taken;
@@ -103,6 +103,8 @@ struct Link {
     node: NodeId,
     /// Whether this node dialled,
     dialled: bool,
+    /// why, if it can do without,
+    dialled_for: Option<Reason>,
     /// and where to.
     address: Option<SocketAddr>,
     incarnation: Incarnation,
@@ -405,6 +407,14 @@ impl LinkBook {
         (self.cache.len(), self.cache.budget())
     }
 
+    /// How many of these places are taken for each reason, in the order of [`Reason::ALL`].
+    pub fn budget_by_reason(&self) -> [usize; Reason::ALL.len()] {
+        Reason::ALL.map(|reason| {
+            let entries = self.cache.entries().iter();
+            entries.filter(|entry| entry.reason == reason).count()
+        })
+    }
+
     fn dial_wished(&mut self, now: Instant, node: NodeId) {
         self.peer(node).wished = true;
         self.next = now;
@@ -428,7 +438,7 @@ impl LinkBook {
     pub(super) fn count_waste(&mut self, index: u32) {
         let link = &self.links[index as usize];
         if link.dialled && !link.carried {
-            self.counters.links_wasted += 1;
+            self.counters.wasted(link.dialled_for);
         }
     }
 
@@ -633,6 +643,7 @@ impl LinkBook {
             conn: None,
             node,
             dialled: matches!(phase, Phase::Dialing),
+            dialled_for: self.cache.find(node).map(|place| place.reason),
             address: None,
             incarnation: Incarnation(0),
             version: VERSION_MIN,

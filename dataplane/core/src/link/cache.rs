@@ -32,6 +32,8 @@ pub struct LinkCache {
 pub struct Entry {
     /// Where it leads.
     pub node: NodeId,
+    /// Why it is there: for the wish that it is worth this by.
+    pub reason: Reason,
     /// What it was worth at `since`.
     pub worth: Worth,
     /// When somebody last said so.
@@ -44,11 +46,54 @@ pub struct Entry {
     pub used: bool,
 }
 
+/// Why a link beyond the required ones is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A device has connected, and may write to whom it wrote to before.
+    Attach,
+    /// A device has sent, and may go on.
+    Send,
+    /// A device was handed a message, and may answer.
+    Reply,
+    /// A device's client has said so.
+    Hint,
+    /// Devices move to another region, and what is said of them has to follow.
+    Move,
+    /// The other side has dialled.
+    Offer,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 6] = [
+        Reason::Attach,
+        Reason::Send,
+        Reason::Reply,
+        Reason::Hint,
+        Reason::Move,
+        Reason::Offer,
+    ];
+
+    /// One word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Attach => "attach",
+            Reason::Send => "send",
+            Reason::Reply => "reply",
+            Reason::Hint => "hint",
+            Reason::Move => "move",
+            Reason::Offer => "offer",
+        }
+    }
+}
+
 /// Somebody would like a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// Where to.
     pub node: NodeId,
+    /// Why.
+    pub reason: Reason,
     /// How likely a message goes there next.
     pub worth: Worth,
     /// In which time that halves.
@@ -76,6 +121,7 @@ impl Entry {
     fn new(now: Instant, wish: &Wish) -> Entry {
         Entry {
             node: wish.node,
+            reason: wish.reason,
             worth: wish.worth,
             since: now,
             half_life: wish.half_life,
@@ -229,6 +275,7 @@ mod tests {
     fn wish(node: u32, per_mille: u16) -> Wish {
         Wish {
             node: NodeId(node),
+            reason: Reason::Send,
             worth: Worth::per_mille(per_mille),
             half_life: Duration::from_secs(10),
             by: Some(DeviceKey(u128::from(node))),

@@ -42,7 +42,7 @@ use trunkline_wire::id::{NodeId, ShardId};
 use crate::predictor::Worth;
 
 pub use self::book::{LinkBook, LinkConfig, LinkRef, Origin, Passage};
-pub use self::cache::{Admission, DIAL_WORTH, Entry, LinkCache, Wish};
+pub use self::cache::{Admission, DIAL_WORTH, Entry, LinkCache, Reason, Wish};
 pub use self::counters::LinkCounters;
 pub use self::outbox::{LinkEffect, LinkOutbox};
 pub use self::peer::{LinkState, LinkStatus};

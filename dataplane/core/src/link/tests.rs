@@ -359,8 +359,13 @@ impl World {
     }
 
     fn wish(&mut self, host: usize, node: u32, per_mille: u16) {
+        self.wish_for(Reason::Send, host, node, per_mille);
+    }
+
+    fn wish_for(&mut self, reason: Reason, host: usize, node: u32, per_mille: u16) {
         let wish = Wish {
             node: NodeId(node),
+            reason,
             worth: Worth::per_mille(per_mille),
             half_life: Duration::from_secs(600),
             by: None,
@@ -707,6 +712,38 @@ fn a_better_link_takes_the_place_of_a_worse_one_and_no_frame_is_lost_by_it() {
     let counters = world.hosts[0].book.counters();
     assert_eq!((counters.links_evicted, counters.links_wasted), (1, 0));
     assert_eq!(world.hosts[0].book.budget(), (1, 1));
+}
+
+#[test]
+fn dials_waste_and_places_are_counted_by_what_they_are_for() {
+    let mut world = World::new(&[(1, CONNECTION), (2, CONNECTION), (3, CONNECTION), (4, INSTANCE)]);
+    world.run(Duration::from_secs(3));
+    let dialled = world.hosts[0].book.counters();
+    assert_eq!((dialled.links_dialled, dialled.links_dialled_required), (1, 1));
+    let taken_for = |world: &World, host: usize| {
+        let by_reason = world.hosts[host].book.budget_by_reason();
+        let taken = Reason::ALL.into_iter().zip(by_reason).filter(|(_, taken)| *taken > 0);
+        taken.collect::<Vec<_>>()
+    };
+    // Of these the first carries nothing, and the second does.
+    world.wish_for(Reason::Attach, 0, 2, 100);
+    world.run(Duration::from_millis(100));
+    assert_eq!(taken_for(&world, 0), [(Reason::Attach, 1)]);
+    assert_eq!(taken_for(&world, 1), [(Reason::Offer, 1)]);
+    world.wish_for(Reason::Reply, 0, 3, 300);
+    world.run(Duration::from_millis(100));
+    world.send(0, 3);
+    // What a link is for is a matter of the likeliest wish; what it was dialled for stays.
+    world.wish_for(Reason::Hint, 0, 3, 900);
+    assert_eq!(taken_for(&world, 0), [(Reason::Hint, 1)]);
+    let counters = world.hosts[0].book.counters();
+    let dialled = (
+        counters.links_dialled,
+        counters.links_dialled_attach,
+        counters.links_dialled_reply,
+    );
+    assert_eq!(dialled, (3, 1, 1));
+    assert_eq!((counters.links_wasted, counters.links_wasted_attach), (1, 1));
 }
 
 #[test]

@@ -88,10 +88,32 @@ crate::tally! {
         predictions_skipped => "Messages after which they were not, because the device had its share of the second.",
         predictions_right => "Messages to a device that was foreseen.",
         predictions_wrong => "Messages to a known partner that was not foreseen.",
+        predictions_right_attach => "Messages to a device that was foreseen when the sender had connected.",
+        predictions_right_send => "Messages to a device that was foreseen after another message of the sender.",
+        predictions_right_reply => "Messages to a device that was foreseen because it waited for an answer.",
+        predictions_wrong_attach => "Messages to a known partner that was not foreseen when the sender had connected.",
+        predictions_wrong_send => "Messages to a known partner that was not foreseen after another message of the sender.",
+        predictions_wrong_reply => "Messages to a known partner that was not foreseen when the sender had been handed a message.",
         predictions_new => "Messages to a device that the sender's history doesn't know.",
         hints_taken => "Hints of clients: whom they are about to write to.",
         hints_kept => "Hints that the message followed.",
         hints_refused => "Hints beyond their rate, or while nothing is foreseen.",
+    }
+}
+
+impl PredictorCounters {
+    /// A message went to a partner, which was foreseen after something of that kind, or wasn't.
+    fn judge(&mut self, kind: Kind, was_foreseen: bool) {
+        let (all, by_kind) = match (was_foreseen, kind) {
+            (true, Kind::Attached) => (&mut self.predictions_right, &mut self.predictions_right_attach),
+            (true, Kind::Sent) => (&mut self.predictions_right, &mut self.predictions_right_send),
+            (true, Kind::Delivered) => (&mut self.predictions_right, &mut self.predictions_right_reply),
+            (false, Kind::Attached) => (&mut self.predictions_wrong, &mut self.predictions_wrong_attach),
+            (false, Kind::Sent) => (&mut self.predictions_wrong, &mut self.predictions_wrong_send),
+            (false, Kind::Delivered) => (&mut self.predictions_wrong, &mut self.predictions_wrong_reply),
+        };
+        *all += 1;
+        *by_kind += 1;
     }
 }
 
@@ -391,10 +413,7 @@ impl Predictor {
         let scored = &scored[..list.partners().len()];
         let rank = to.and_then(|to| list.partners().iter().position(|partner| partner.device == to));
         if let Some(rank) = rank {
-            match worth(logistic(scored[rank].1)) >= FORESEEN {
-                true => self.counters.predictions_right += 1,
-                false => self.counters.predictions_wrong += 1,
-            }
+            self.counters.judge(kind, worth(logistic(scored[rank].1)) >= FORESEEN);
             self.patience.learn(now.saturating_sub(at));
         } else if to.is_some() {
             self.counters.predictions_new += 1;

@@ -110,6 +110,34 @@ fn who_leaves_takes_along_what_was_expected() {
 }
 
 #[test]
+fn what_came_true_is_counted_by_what_it_was_foreseen_after() {
+    let (mut predictor, mut habits) = (Predictor::new(), Habits::default());
+    let mut out = Vec::new();
+    predictor.delivered(1_000, &mut habits, ANN, &mut out);
+    predictor.sent(1_010, &mut habits, ANN, &mut out);
+    predictor.sent(1_020, &mut habits, ANN, &mut out);
+    predictor.attached(1_030, &mut habits, &mut out);
+    predictor.sent(1_040, &mut habits, ANN, &mut out);
+    // Nobody had heard of this one.
+    predictor.sent(1_050, &mut habits, BOB, &mut out);
+    let counted = predictor.counters();
+    let by_kind = (
+        counted.predictions_right_reply,
+        counted.predictions_right_send,
+        counted.predictions_right_attach,
+    );
+    assert_eq!(by_kind, (1, 1, 1));
+    assert_eq!(
+        (
+            counted.predictions_right,
+            counted.predictions_wrong,
+            counted.predictions_new
+        ),
+        (3, 0, 1)
+    );
+}
+
+#[test]
 fn a_program_that_sends_to_everybody_costs_eight_decisions_a_second() {
     let (mut predictor, mut habits, mut out) = (Predictor::new(), Habits::default(), Vec::new());
     for n in 0..10_000 {

@@ -17,7 +17,7 @@ use trunkline_wire::time::Instant;
 
 use super::{Now, Router, SessionRef};
 use crate::constants::{LOCATION_DOUBTED, LOCATION_FRESH, PREFETCHES_MAX};
-use crate::link::Wish;
+use crate::link::{Reason, Wish};
 use crate::outbox::Outbox;
 use crate::predictor::{Expectation, FORESEEN, Occasion, Worth};
 
@@ -40,6 +40,7 @@ pub(super) struct Prefetch {
 /// A wish before it is known where to.
 #[derive(Clone, Copy, Debug)]
 struct Hope {
+    reason: Reason,
     worth: Worth,
     since: Instant,
     half_life: Duration,
@@ -114,6 +115,7 @@ impl Router {
         }
         let known = self.locations.peek_partner(device);
         let hope = Hope {
+            reason: reason(occasion),
             worth,
             since: now.at,
             half_life,
@@ -201,6 +203,7 @@ impl Router {
         if node != self.config.node && hope.worth >= FORESEEN {
             out.wish(Wish {
                 node,
+                reason: hope.reason,
                 worth: hope.worth,
                 half_life: hope.half_life,
                 by: Some(by),
@@ -270,5 +273,17 @@ fn believed(occasion: Occasion, known: Option<Epoch>) -> Duration {
         // A message has come from elsewhere than where its sender was thought to be.
         (Occasion::Delivered(Some(_)), Some(_)) => LOCATION_DOUBTED,
         (Occasion::Sent | Occasion::Detached | Occasion::Delivered(_), _) => LOCATION_FRESH,
+    }
+}
+
+/// Why a link is wished for after it.
+fn reason(occasion: Occasion) -> Reason {
+    match occasion {
+        Occasion::Attached => Reason::Attach,
+        Occasion::Sent => Reason::Send,
+        Occasion::Delivered(_) => Reason::Reply,
+        Occasion::Hinted => Reason::Hint,
+        // Nothing is worth anything then.
+        Occasion::Detached => Reason::Attach,
     }
 }

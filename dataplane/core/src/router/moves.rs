@@ -23,8 +23,8 @@ use trunkline_wire::peer::{MapVersion, Outdated, Register, Relay};
 
 use super::{LinkView, Now, Router};
 use crate::constants::GONE_AFTER;
-use crate::link::Wish;
 use crate::link::need::partners;
+use crate::link::{Reason, Wish};
 use crate::outbox::{Outbox, ShardEvent};
 use crate::predictor::Worth;
 use crate::presence::Registration;
@@ -336,6 +336,7 @@ impl Router {
         } else {
             out.wish(Wish {
                 node,
+                reason: Reason::Move,
                 worth: Worth::CERTAIN,
                 half_life: RELAY_HALF_LIFE,
                 by: None,

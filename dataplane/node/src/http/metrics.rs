@@ -9,6 +9,7 @@ use prometheus_client::encoding::text::encode as encode_text;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use trunkline_core::link::Reason;
 
 use crate::agent::AgentCounters;
 use crate::run::{Shared, lock};
@@ -112,6 +113,15 @@ impl Collector for Numbers {
             for (index, shard) in shards.iter().enumerate() {
                 let labels = [("shard", index.to_string())];
                 let value = gauge(shard).load(Ordering::Relaxed) as i64;
+                metric.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        let help = "Places for links beyond the required ones that are taken, by what they are taken for";
+        let mut metric = encoder.encode_descriptor("direct_links_taken", help, None, MetricType::Gauge)?;
+        for (index, shard) in shards.iter().enumerate() {
+            for (reason, taken) in Reason::ALL.iter().zip(&shard.direct_links_for) {
+                let labels = [("shard", index.to_string()), ("reason", reason.name().to_owned())];
+                let value = taken.load(Ordering::Relaxed) as i64;
                 metric.encode_family(&labels)?.encode_gauge(&value)?;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trunkline_core::link::{Admission, LinkCache, Wish};
+use trunkline_core::link::{Admission, LinkCache, Reason, Wish};
 use trunkline_core::predictor::Worth;
 use trunkline_wire::id::{DeviceKey, NodeId};
 use trunkline_wire::time::Instant;
@@ -33,6 +33,7 @@ impl Caches {
         let now = Instant::from_micros(now.saturating_mul(1_000_000));
         let wish = |node: usize, by| Wish {
             node: name(node),
+            reason: Reason::Send,
             worth,
             half_life,
             by,

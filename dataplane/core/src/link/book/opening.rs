@@ -12,7 +12,7 @@ use trunkline_wire::time::Instant;
 
 use super::{Fault, LinkBook, LinkRef, Passage, Phase, out_of_turn};
 use crate::greeting::Introduction;
-use crate::link::cache::{Admission, Wish};
+use crate::link::cache::{Admission, Reason, Wish};
 use crate::link::choice::{Candidate, Choice, choose};
 use crate::link::{CLOSE_TIMEOUT, DIAL_TIMEOUT, LinkEffect, LinkOutbox, OFFER_HALF_LIFE, OFFER_WORTH, need};
 use crate::outbox::{Conn, ShardEvent};
@@ -288,6 +288,7 @@ impl LinkBook {
         }
         let offer = Wish {
             node,
+            reason: Reason::Offer,
             worth: OFFER_WORTH,
             half_life: OFFER_HALF_LIFE,
             by: None,
@@ -306,8 +307,8 @@ impl LinkBook {
         let Some(address) = self.map.node(node).and_then(|node| node.peer_address) else {
             return;
         };
-        self.counters.links_dialled += 1;
         let index = self.insert(now, node, Phase::Dialing, now + DIAL_TIMEOUT);
+        self.counters.dialled(self.links[index as usize].dialled_for);
         self.links[index as usize].address = Some(address);
         self.peer(node).dial = Some(index);
         let link = self.name(index);
