@@ -45,8 +45,11 @@ pub struct Figures {
 pub struct Firsts {
     messages: u64,
     direct: u64,
-    /// Of which the model says that their link was ready.
+    /// Of which the model says that their link was ready, and which needed one: without those of `met`.
     hits: u64,
+    /// Of those that the model calls hits, the ones whose sender and recipient were at one server: who comes back attaches earlier than in the
+    /// model.
+    met: u64,
     /// Of these, those that went direct.
     hits_direct: u64,
     /// Of the model's hits, those whose recipient's place was known there too.
@@ -120,6 +123,7 @@ impl Figures {
     pub fn remote(&mut self, delivery: Option<(Way, Duration)>, link: Readiness, known: bool, after: After) {
         self.remote += 1;
         let is_direct = matches!(delivery, Some((Way::Direct, _)));
+        let have_met = matches!(delivery, Some((Way::Local, _)));
         if let Some((way, latency)) = delivery {
             match way {
                 Way::Direct => self.direct.add(latency),
@@ -130,7 +134,9 @@ impl Figures {
         if after == After::Silence {
             self.first.messages += 1;
             self.first.direct += u64::from(is_direct);
-            if link != Readiness::None {
+            if link != Readiness::None && have_met {
+                self.first.met += 1;
+            } else if link != Readiness::None {
                 self.first.hits += 1;
                 self.first.hits_direct += u64::from(is_direct);
                 if known {
@@ -169,6 +175,7 @@ impl Figures {
             messages,
             direct,
             hits,
+            met,
             hits_direct,
             foreseen,
             foreseen_direct,
@@ -193,6 +200,7 @@ impl Figures {
                 "messages": messages,
                 "direct": direct,
                 "model_hits": hits,
+                "model_hits_met": met,
                 "model_hits_direct": hits_direct,
                 "model_hits_known": foreseen,
                 "model_hits_known_direct": foreseen_direct,
@@ -237,10 +245,11 @@ impl fmt::Display for Figures {
         let first = &self.first;
         write!(
             f,
-            "first         {} after an idle spell, {} direct; of {} that the model calls hits {} direct ({:.1} %), their p50 {:.2} ms; of {} \
-             whose place it knew too {} ({:.1} %)",
+            "first         {} after an idle spell, {} direct; {} that the model calls hits were local; of {} others {} direct ({:.1} %), their \
+             p50 {:.2} ms; of {} whose place it knew too {} ({:.1} %)",
             first.messages,
             first.direct,
+            first.met,
             first.hits,
             first.hits_direct,
             100.0 * share(first.hits_direct, first.hits),
