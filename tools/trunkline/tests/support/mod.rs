@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod cluster;
+pub mod traffic;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
