@@ -15,6 +15,7 @@
 mod connection;
 mod driver;
 mod faults;
+mod letters;
 mod network;
 mod pipe;
 mod trace;
@@ -221,6 +222,11 @@ impl World {
     /// Whether `host` is paused now.
     pub fn is_paused(&self, host: IpAddr) -> bool {
         self.0.borrow_mut().is_paused(host)
+    }
+
+    /// Whether the host of a driver is.
+    pub fn is_driver_paused(&self, driver: DriverId) -> bool {
+        self.0.borrow_mut().is_driver_paused(driver)
     }
 
     /// Sets the wall clock of `host` forward, or back, by `ms`.

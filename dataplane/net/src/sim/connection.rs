@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use trunkline_wire::time::Instant;
 
-use super::network::{EndId, Event, Listener, Network, Pause};
+use super::network::{EndId, Event, HostNo, Listener, Network, Pause};
 use super::pipe::Pipe;
 use super::{Death, Descriptors, DriverId};
 use crate::driver::{BufferGroup, Completion, ListenerId, ReceiveMode, Token};
@@ -17,6 +17,9 @@ use crate::driver::{BufferGroup, Completion, ListenerId, ReceiveMode, Token};
 pub(super) struct End {
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
+    /// The hosts of both.
+    pub(super) here: HostNo,
+    pub(super) there: HostNo,
     /// Who holds it; nobody while it waits in a backlog or is on its way between drivers.
     pub(super) owner: Option<(DriverId, Token)>,
     pub(super) phase: Phase,
@@ -67,10 +70,12 @@ pub(super) struct Outgoing {
 }
 
 impl End {
-    fn new(local: SocketAddr, remote: SocketAddr, phase: Phase) -> End {
+    fn new((local, here): (SocketAddr, HostNo), (remote, there): (SocketAddr, HostNo), phase: Phase) -> End {
         End {
             local,
             remote,
+            here,
+            there,
             owner: None,
             phase,
             receive: Receive::Idle,
@@ -111,10 +116,11 @@ impl Network {
         if !self.state(driver).alive {
             return Err(ErrorKind::NotConnected.into());
         }
+        let own = self.host(host).address;
         if address.ip().is_unspecified() {
-            address.set_ip(host);
+            address.set_ip(own);
         }
-        if address.ip() != host {
+        if address.ip() != own {
             return Err(ErrorKind::AddrNotAvailable.into());
         }
         if address.port() == 0 {
@@ -137,10 +143,10 @@ impl Network {
             listeners.retain_mut(|listener| {
                 let meant = is_meant(listener);
                 if meant {
+                    let driver = &mut self.drivers[listener.driver.0 as usize];
+                    driver.clients -= listener.backlog.len();
+                    driver.listens.retain(|listens| listens != address);
                     refused.extend(listener.backlog.drain(..));
-                    self.drivers[listener.driver.0 as usize]
-                        .listens
-                        .retain(|listens| listens != address);
                 }
                 !meant
             });
@@ -162,15 +168,16 @@ impl Network {
         if self.host(host).descriptors == Descriptors::Exhausted {
             return Err(out_of_descriptors());
         }
-        let local = SocketAddr::new(host, self.next_port(host));
+        let local = SocketAddr::new(self.host(host).address, self.next_port(host));
+        let there = self.number(remote.ip());
         let deadline = self.now + self.options.timeout;
-        let client = self.add_end(End::new(local, remote, Phase::Connecting { deadline }));
-        let span = self.travel(host, remote.ip());
+        let client = self.add_end(End::new((local, host), (remote, there), Phase::Connecting { deadline }));
+        let span = self.travel(host, there);
         self.schedule_in(span, Event::Syn { client });
         Ok(self.give(driver, client).expect("room was checked"))
     }
 
-    fn next_port(&mut self, host: IpAddr) -> u16 {
+    fn next_port(&mut self, host: HostNo) -> u16 {
         let port = &mut self.host(host).port_next;
         let taken = *port;
         *port = port.checked_add(1).unwrap_or(super::network::PORT_FIRST);
@@ -195,16 +202,16 @@ impl Network {
         let Phase::Connecting { deadline } = end.phase else {
             return;
         };
-        let (local, remote) = (end.local, end.remote);
+        let (local, remote) = ((end.local, end.here), (end.remote, end.there));
         if deadline <= self.now {
             return self.syn_answered(client, Err(ErrorKind::TimedOut));
         }
-        let answers = self.hosts.get(&remote.ip()).is_some_and(|host| host.up);
-        if !answers || self.is_cut(local.ip(), remote.ip()) || self.is_cut(remote.ip(), local.ip()) {
+        let (here, there) = (local.1, remote.1);
+        if !self.answers(there) || self.is_cut(here, there) || self.is_cut(there, here) {
             return self.schedule(deadline.min(self.now + SYN_AGAIN), Event::Syn { client });
         }
-        let span = self.travel(remote.ip(), local.ip());
-        let Some(listeners) = self.listeners.get_mut(&remote) else {
+        let span = self.travel(there, here);
+        let Some(listeners) = self.listeners.get_mut(&remote.0) else {
             let result = Err(ErrorKind::ConnectionRefused);
             return self.schedule_in(span, Event::SynAnswer { client, result });
         };
@@ -218,6 +225,7 @@ impl Network {
         let server = self.ends.insert(server).expect("a world has room for 2^32 ends");
         listener.backlog.push_back(server);
         let driver = listener.driver;
+        self.state(driver).clients += 1;
         if let Some(end) = self.ends.get_mut(client) {
             end.peer = Some(server);
         }
@@ -231,7 +239,7 @@ impl Network {
         let Phase::Connecting { deadline } = end.phase else {
             return;
         };
-        let (from, to) = (end.remote.ip(), end.local.ip());
+        let (from, to) = (end.there, end.here);
         let result = if deadline <= now {
             Err(ErrorKind::TimedOut)
         } else {
@@ -262,7 +270,7 @@ impl Network {
         let Some(mut outgoing) = end.outgoing.take() else {
             return;
         };
-        let (local, remote, peer) = (end.local.ip(), end.remote.ip(), end.peer);
+        let (local, remote, peer) = (end.here, end.there, end.peer);
         let room_max = self.options.stream_bytes_max;
         match peer.filter(|peer| self.ends.get_mut(*peer).is_some_and(|peer| peer.broken.is_none())) {
             None => self.pump_into_void(from, &mut outgoing),
@@ -305,7 +313,7 @@ impl Network {
         let taken = (outgoing.bytes.len() - outgoing.sent).min(room_max.saturating_sub(end.void_bytes));
         end.void_bytes += taken;
         outgoing.sent += taken;
-        let (local, remote) = (end.local.ip(), end.remote.ip());
+        let (local, remote) = (end.here, end.there);
         if end.void_since.is_none() {
             end.void_since = Some(self.now);
             let span = self.travel(local, remote) + self.travel(remote, local);
@@ -316,10 +324,9 @@ impl Network {
     pub(super) fn void_answers(&mut self, from: EndId) {
         let now = self.now;
         let Some(end) = self.ends.get_mut(from) else { return };
-        let (local, remote) = (end.local.ip(), end.remote.ip());
+        let (local, remote) = (end.here, end.there);
         let since = end.void_since.unwrap_or(now);
-        let answers = self.hosts.get(&remote).is_some_and(|host| host.up);
-        if answers && !self.is_cut(local, remote) && !self.is_cut(remote, local) {
+        if self.answers(remote) && !self.is_cut(local, remote) && !self.is_cut(remote, local) {
             self.break_end(from, ErrorKind::ConnectionReset);
         } else if now.since(since) >= self.options.timeout {
             self.break_end(from, ErrorKind::TimedOut);
@@ -350,7 +357,7 @@ impl Network {
         let now = self.now;
         let Some(end) = self.ends.get_mut(to) else { return };
         end.arrival_scheduled = false;
-        let (local, remote, peer) = (end.local.ip(), end.remote.ip(), end.peer);
+        let (local, remote, peer) = (end.here, end.there, end.peer);
         if self.is_cut(remote, local) {
             let Some(end) = self.ends.get_mut(to) else { return };
             let since = *end.stuck_since.get_or_insert(now);
@@ -399,7 +406,7 @@ impl Network {
     fn schedule_acknowledgement(&mut self, to: EndId) {
         let Some(end) = self.ends.get_mut(to) else { return };
         if !std::mem::replace(&mut end.acknowledgement_scheduled, true) {
-            let (from, local) = (end.remote.ip(), end.local.ip());
+            let (from, local) = (end.there, end.here);
             let span = self.travel(from, local);
             self.schedule_in(span, Event::Acknowledgement { to });
         }
@@ -409,7 +416,7 @@ impl Network {
         let now = self.now;
         let Some(end) = self.ends.get_mut(to) else { return };
         end.acknowledgement_scheduled = false;
-        let (local, remote) = (end.local.ip(), end.remote.ip());
+        let (local, remote) = (end.here, end.there);
         let lost = self.is_cut(remote, local);
         let Some(end) = self.ends.get_mut(to) else { return };
         if !lost {
@@ -426,9 +433,9 @@ impl Network {
         }
     }
 
-    pub(super) fn reset_arrives(&mut self, from: IpAddr, to: EndId) {
+    pub(super) fn reset_arrives(&mut self, from: HostNo, to: EndId) {
         let Some(end) = self.ends.get_mut(to) else { return };
-        let local = end.local.ip();
+        let local = end.here;
         if !self.is_cut(from, local) {
             self.break_end(to, ErrorKind::ConnectionReset);
         }
@@ -472,7 +479,7 @@ impl Network {
         if let (Some(to), Some(fin_at)) = (end.peer, fin_at)
             && end.inbound.held() > 0
         {
-            let from = end.local.ip();
+            let from = end.here;
             self.schedule(fin_at + Duration::from_micros(1), Event::Reset { from, to });
         }
         Some(end)
@@ -481,7 +488,7 @@ impl Network {
     /// Sends a FIN after what was sent; when it arrives. `None` if there is nobody to tell.
     pub(super) fn finish(&mut self, id: EndId) -> Option<Instant> {
         let end = self.ends.get_mut(id)?;
-        let (local, remote, finished) = (end.local.ip(), end.remote.ip(), end.finished);
+        let (local, remote, finished) = (end.here, end.there, end.finished);
         end.finished = true;
         let peer = end.peer.filter(|_| end.broken.is_none())?;
         let span = self.travel(local, remote);
@@ -498,7 +505,7 @@ impl Network {
     /// A disorderly end: the peer is reset, or hears nothing at all.
     pub(super) fn vanish(&mut self, id: EndId, death: Death) {
         let Some(end) = self.ends.remove(id) else { return };
-        let (local, remote) = (end.local.ip(), end.remote.ip());
+        let (local, remote) = (end.here, end.there);
         if let (Some(to), Death::Visible) = (end.peer, death) {
             let span = self.travel(local, remote);
             self.schedule_in(span, Event::Reset { from: local, to });

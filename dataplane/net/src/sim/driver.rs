@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use trunkline_wire::time::Instant;
 
 use super::connection::{Outgoing, Phase, Receive, out_of_descriptors};
+use super::letters::Letters;
 use super::network::{EndId, Event, Network, Pause};
 use super::{Death, Descriptors, DriverId, SimOptions};
 use crate::buffers::Pools;
@@ -37,13 +38,13 @@ pub struct SimAddress(Arc<Bell>);
 pub struct SimSocket {
     /// Taken when it is adopted.
     end: Option<EndId>,
-    dropped: Arc<Mutex<Vec<EndId>>>,
+    dropped: Arc<Letters<EndId>>,
 }
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
         if let Some(end) = self.end {
-            self.dropped.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+            self.dropped.put(end);
         }
     }
 }
@@ -52,13 +53,13 @@ impl Drop for SimSocket {
 struct Bell {
     id: DriverId,
     rung: AtomicBool,
-    list: Arc<Mutex<Vec<DriverId>>>,
+    list: Arc<Letters<DriverId>>,
 }
 
 impl Wake for Bell {
     fn wake(&self) {
         if !self.rung.swap(true, Ordering::AcqRel) {
-            self.list.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+            self.list.put(self.id);
         }
     }
 }
@@ -368,6 +369,10 @@ impl Network {
     }
 
     fn accept(&mut self, driver: DriverId, completions: &mut Vec<Completion<SimSocket>>) {
+        // Mostly there is none, at every turn of every driver.
+        if self.state(driver).clients == 0 {
+            return;
+        }
         for index in 0..self.state(driver).listens.len() {
             while self.accept_one(driver, index, completions) {}
         }
@@ -417,6 +422,7 @@ impl Network {
         let Some(end) = listener.backlog.pop_front() else {
             return false;
         };
+        self.state(driver).clients -= 1;
         let Some(peer) = self.ends.get_mut(end).map(|end| end.remote) else {
             return true;
         };

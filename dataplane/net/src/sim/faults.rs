@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use trunkline_wire::time::Instant;
 
-use super::network::{Event, Network};
+use super::network::{Event, HostNo, Network, Power};
 use super::{Death, Descriptors, DriverId, Latency};
 
 /// Which way between two hosts, a and b.
@@ -20,7 +20,13 @@ pub enum Direction {
 
 impl Network {
     pub(super) fn set_latency(&mut self, from: IpAddr, to: IpAddr, latency: Latency) {
-        self.latencies.insert((from, to), latency);
+        let pair = (self.number(from), self.number(to));
+        // The usual one isn't kept: it is looked for with every piece.
+        if latency == self.latency_usual(pair.0, pair.1) {
+            self.latencies.remove(&pair);
+        } else {
+            self.latencies.insert(pair, latency);
+        }
     }
 
     pub(super) fn cut(&mut self, a: IpAddr, b: IpAddr, direction: Direction) {
@@ -29,6 +35,7 @@ impl Network {
             Direction::Backward => (false, true),
             Direction::Both => (true, true),
         };
+        let (a, b) = (self.number(a), self.number(b));
         if forward {
             self.cuts.insert((a, b));
         }
@@ -38,6 +45,7 @@ impl Network {
     }
 
     pub(super) fn heal(&mut self, a: IpAddr, b: IpAddr) {
+        let (a, b) = (self.number(a), self.number(b));
         self.cuts.remove(&(a, b));
         self.cuts.remove(&(b, a));
     }
@@ -47,19 +55,25 @@ impl Network {
     }
 
     pub(super) fn reset_connections(&mut self, host: IpAddr) {
+        let host = self.number(host);
         for id in self.ends.tokens() {
             let Some(end) = self.ends.get_mut(id) else { continue };
-            if end.local.ip() == host || end.remote.ip() == host {
+            if end.here == host || end.there == host {
                 // From itself, so that no cut is in the way.
-                let from = end.local.ip();
+                let from = end.here;
                 self.schedule(self.now, Event::Reset { from, to: id });
             }
         }
     }
 
     pub(super) fn kill(&mut self, host: IpAddr, death: Death) {
-        self.host(host).up = death == Death::Visible;
-        self.host(host).paused_until = Instant::ZERO;
+        let kernel = self.host_at(host);
+        kernel.power = match death {
+            Death::Visible => Power::On,
+            Death::Silent => Power::Off,
+        };
+        kernel.paused_until = Instant::ZERO;
+        let host = self.number(host);
         for driver in 0..self.drivers.len() {
             if self.drivers[driver].host == host {
                 self.end_process(DriverId(driver as u32), death);
@@ -67,7 +81,7 @@ impl Network {
         }
         // Those on their way between two drivers, or not accepted yet.
         for id in self.ends.tokens() {
-            if self.ends.get_mut(id).is_some_and(|end| end.local.ip() == host) {
+            if self.ends.get_mut(id).is_some_and(|end| end.here == host) {
                 self.vanish(id, death);
             }
         }
@@ -89,7 +103,8 @@ impl Network {
     }
 
     pub(super) fn pause(&mut self, host: IpAddr, until: Instant) {
-        self.host(host).paused_until = until;
+        self.host_at(host).paused_until = until;
+        let host = self.number(host);
         // In case an earlier pause, which would have lasted longer, is over now.
         for driver in 0..self.drivers.len() {
             if self.drivers[driver].host == host {
@@ -100,28 +115,33 @@ impl Network {
 
     pub(super) fn is_paused(&mut self, host: IpAddr) -> bool {
         let now = self.now;
+        self.host_at(host).paused_until > now
+    }
+
+    pub(super) fn is_driver_paused(&mut self, driver: DriverId) -> bool {
+        let (now, host) = (self.now, self.state(driver).host);
         self.host(host).paused_until > now
     }
 
-    pub(super) fn wall_ms(&mut self, host: IpAddr) -> u64 {
+    pub(super) fn wall_ms(&mut self, host: HostNo) -> u64 {
         let now = self.now;
         u64::try_from(self.host(host).wall_at(now) / 1000).unwrap_or(0)
     }
 
     pub(super) fn jump_wall(&mut self, host: IpAddr, ms: i64) {
-        self.host(host).wall_micros += i128::from(ms) * 1000;
+        self.host_at(host).wall_micros += i128::from(ms) * 1000;
     }
 
     pub(super) fn drift_wall(&mut self, host: IpAddr, ppm: i64) {
         let now = self.now;
-        let host = self.host(host);
+        let host = self.host_at(host);
         host.wall_micros = host.wall_at(now);
         host.wall_since = now;
         host.drift_ppm = ppm;
     }
 
     pub(super) fn set_descriptors(&mut self, host: IpAddr, descriptors: Descriptors) {
-        self.host(host).descriptors = descriptors;
+        self.host_at(host).descriptors = descriptors;
     }
 }
 

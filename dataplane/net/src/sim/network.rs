@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -12,6 +12,7 @@ use trunkline_wire::time::Instant;
 
 use super::connection::End;
 use super::driver::SimSocket;
+use super::letters::Letters;
 use super::trace::Trace;
 use super::{DriverId, Latency, SimOptions, WorldOptions};
 use crate::driver::{Completion, ListenerId, Token};
@@ -26,29 +27,45 @@ pub(super) struct Network {
     pub(super) options: WorldOptions,
     pub(super) rng: Rng,
     pub(super) now: Instant,
-    /// Addresses are ordered, so that no iteration depends on a hash.
-    pub(super) hosts: BTreeMap<IpAddr, Host>,
+    pub(super) hosts: Vec<Host>,
+    /// Their numbers.
+    host_numbers: BTreeMap<IpAddr, HostNo>,
     pub(super) drivers: Vec<DriverState>,
     pub(super) ends: Slots<End>,
     pub(super) listeners: BTreeMap<SocketAddr, Vec<Listener>>,
-    pub(super) latencies: BTreeMap<(IpAddr, IpAddr), Latency>,
+    /// From, to: those that are not as [`WorldOptions`] says.
+    pub(super) latencies: BTreeMap<(HostNo, HostNo), Latency>,
     /// From, to.
-    pub(super) cuts: BTreeSet<(IpAddr, IpAddr)>,
+    pub(super) cuts: BTreeSet<(HostNo, HostNo)>,
     pub(super) trace: Trace,
     due: BinaryHeap<Reverse<Due>>,
     due_count: u64,
     ready: VecDeque<DriverId>,
     /// Drivers that were rung by a waker, from whatever thread.
-    rung: Arc<Mutex<Vec<DriverId>>>,
+    rung: Arc<Letters<DriverId>>,
     /// Ends in sockets that were dropped on their way between two drivers.
-    pub(super) dropped: Arc<Mutex<Vec<EndId>>>,
+    pub(super) dropped: Arc<Letters<EndId>>,
     events: u64,
+}
+
+/// Names a host within its world, in the order in which they were first heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostNo(u32);
+
+/// Whether a host's kernel answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    /// Somebody may have connected there; it never was.
+    Unknown,
+    On,
+    /// After a silent death.
+    Off,
 }
 
 #[derive(Debug)]
 pub(super) struct Host {
-    /// False after a silent death: nothing answers.
-    pub(super) up: bool,
+    pub(super) address: IpAddr,
+    pub(super) power: Power,
     pub(super) paused_until: Instant,
     pub(super) descriptors: super::Descriptors,
     pub(super) port_next: u16,
@@ -61,7 +78,7 @@ pub(super) struct Host {
 /// The network's side of a driver.
 #[derive(Debug)]
 pub(super) struct DriverState {
-    pub(super) host: IpAddr,
+    pub(super) host: HostNo,
     /// False once its process was killed.
     pub(super) alive: bool,
     pub(super) options: SimOptions,
@@ -72,6 +89,8 @@ pub(super) struct DriverState {
     pub(super) readable: ReadyLists,
     /// Where it listens.
     pub(super) listens: Vec<SocketAddr>,
+    /// Clients in the backlogs of its listeners.
+    pub(super) clients: usize,
     /// In `Network::ready`.
     announced: bool,
 }
@@ -110,7 +129,7 @@ pub(super) enum Event {
     /// What an end sent reaches one that is gone.
     Void { from: EndId },
     /// A reset arrives.
-    Reset { from: IpAddr, to: EndId },
+    Reset { from: HostNo, to: EndId },
     /// A send starts that was held back for a moment.
     Pump { from: EndId },
     /// A completion that takes its time.
@@ -160,7 +179,8 @@ impl Network {
             options,
             rng: Rng::with_seed(seed),
             now: Instant::ZERO,
-            hosts: BTreeMap::new(),
+            hosts: Vec::new(),
+            host_numbers: BTreeMap::new(),
             drivers: Vec::new(),
             ends: Slots::new(u32::MAX),
             listeners: BTreeMap::new(),
@@ -188,26 +208,50 @@ impl Network {
         self.events
     }
 
-    pub(super) fn rung(&self) -> Arc<Mutex<Vec<DriverId>>> {
+    pub(super) fn rung(&self) -> Arc<Letters<DriverId>> {
         self.rung.clone()
     }
 
-    /// The host with this address; made on first mention.
-    pub(super) fn host(&mut self, address: IpAddr) -> &mut Host {
+    /// The number of an address, whether there is a host or not.
+    pub(super) fn number(&mut self, address: IpAddr) -> HostNo {
         let (now, wall_ms) = (self.now, self.options.wall_ms);
-        self.hosts.entry(address).or_insert_with(|| Host {
-            up: true,
-            paused_until: Instant::ZERO,
-            descriptors: super::Descriptors::Plenty,
-            port_next: PORT_FIRST,
-            wall_micros: i128::from(wall_ms) * 1000 + i128::from(now.micros()),
-            wall_since: now,
-            drift_ppm: 0,
+        *self.host_numbers.entry(address).or_insert_with(|| {
+            self.hosts.push(Host {
+                address,
+                power: Power::Unknown,
+                paused_until: Instant::ZERO,
+                descriptors: super::Descriptors::Plenty,
+                port_next: PORT_FIRST,
+                wall_micros: i128::from(wall_ms) * 1000 + i128::from(now.micros()),
+                wall_since: now,
+                drift_ppm: 0,
+            });
+            HostNo(self.hosts.len() as u32 - 1)
         })
     }
 
-    pub(super) fn add_driver(&mut self, host: IpAddr, options: SimOptions) -> DriverId {
-        self.host(host).up = true;
+    /// The host with this address; made on first mention.
+    pub(super) fn host_at(&mut self, address: IpAddr) -> &mut Host {
+        let number = self.number(address);
+        let host = self.host(number);
+        if host.power == Power::Unknown {
+            host.power = Power::On;
+        }
+        host
+    }
+
+    pub(super) fn host(&mut self, number: HostNo) -> &mut Host {
+        &mut self.hosts[number.0 as usize]
+    }
+
+    /// Whether a host's kernel answers.
+    pub(super) fn answers(&mut self, number: HostNo) -> bool {
+        self.host(number).power == Power::On
+    }
+
+    pub(super) fn add_driver(&mut self, address: IpAddr, options: SimOptions) -> DriverId {
+        self.host_at(address).power = Power::On;
+        let host = self.number(address);
         let id = DriverId(self.drivers.len() as u32);
         self.drivers.push(DriverState {
             host,
@@ -217,6 +261,7 @@ impl Network {
             queue: VecDeque::new(),
             readable: ReadyLists::default(),
             listens: Vec::new(),
+            clients: 0,
             announced: false,
         });
         id
@@ -318,19 +363,11 @@ impl Network {
 
     /// Takes in what happened outside of the world: wakers rung, sockets dropped.
     fn settle(&mut self) {
-        loop {
-            let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match rung {
-                Some(driver) => self.announce(driver),
-                None => break,
-            }
+        while let Some(driver) = self.rung.take() {
+            self.announce(driver);
         }
-        loop {
-            let dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            match dropped {
-                Some(end) => drop(self.abandon(end)),
-                None => break,
-            }
+        while let Some(end) = self.dropped.take() {
+            drop(self.abandon(end));
         }
     }
 
@@ -349,17 +386,26 @@ impl Network {
     }
 
     /// Whether what `from` sends is lost before `to`.
-    pub(super) fn is_cut(&self, from: IpAddr, to: IpAddr) -> bool {
+    pub(super) fn is_cut(&self, from: HostNo, to: HostNo) -> bool {
         !self.cuts.is_empty() && self.cuts.contains(&(from, to))
     }
 
+    /// The latency unless a scenario says otherwise.
+    pub(super) fn latency_usual(&self, from: HostNo, to: HostNo) -> Latency {
+        if from == to {
+            self.options.latency_loopback
+        } else {
+            self.options.latency
+        }
+    }
+
     /// Draws how long a piece takes.
-    pub(super) fn travel(&mut self, from: IpAddr, to: IpAddr) -> Duration {
-        let latency = match self.latencies.get(&(from, to)) {
-            Some(latency) => *latency,
-            None if from == to => self.options.latency_loopback,
-            None => self.options.latency,
+    pub(super) fn travel(&mut self, from: HostNo, to: HostNo) -> Duration {
+        let special = match self.latencies.is_empty() {
+            true => None,
+            false => self.latencies.get(&(from, to)).copied(),
         };
+        let latency = special.unwrap_or_else(|| self.latency_usual(from, to));
         let mut span = latency.base + self.draw(latency.jitter);
         if self.one_in(self.options.stall_one_in) {
             span += self.draw(self.options.stall_max);
