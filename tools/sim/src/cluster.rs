@@ -27,6 +27,7 @@ use crate::ledger::Ledger;
 use crate::node::{NodeHost, NodeNo, NodeSpec, Site};
 use crate::promise::{Checked, Promise};
 use crate::strangers::Strangers;
+use crate::timers::Timers;
 use crate::versions::{Course, Mix, Who};
 use crate::watch::Watch;
 
@@ -108,9 +109,7 @@ pub struct Cluster {
     stranger: Option<Strangers>,
     /// By driver; their ids count up.
     actors: Vec<Option<Actor>>,
-    timers: BTreeSet<(Instant, DriverId)>,
-    /// By driver.
-    deadlines: Vec<Instant>,
+    timers: Timers,
     check_at: Instant,
     turns: u64,
     ready: Vec<DriverId>,
@@ -150,8 +149,7 @@ impl Cluster {
             starved: BTreeSet::new(),
             stranger: None,
             actors: Vec::new(),
-            timers: BTreeSet::new(),
-            deadlines: Vec::new(),
+            timers: Timers::default(),
             check_at: Instant::ZERO,
             turns: 0,
             ready: Vec::new(),
@@ -424,11 +422,7 @@ impl Cluster {
             let now = self.now();
             let mut ready = std::mem::take(&mut self.ready);
             self.site.world.take_ready(&mut ready);
-            while let Some(&(deadline, id)) = self.timers.first() {
-                if deadline > now {
-                    break;
-                }
-                self.set_deadline(id, Instant::NEVER);
+            while let Some(id) = self.timers.take_due(now) {
                 ready.push(id);
             }
             if ready.is_empty() {
@@ -442,7 +436,7 @@ impl Cluster {
                     return Ok(());
                 }
                 let event = self.site.world.next_event().unwrap_or(Instant::NEVER);
-                let timer = self.timers.first().map_or(Instant::NEVER, |(at, _)| *at);
+                let timer = self.timers.first().map_or(Instant::NEVER, |(at, _)| at);
                 self.site.world.advance(event.min(timer).min(self.check_at).min(end));
                 continue;
             }
@@ -502,7 +496,7 @@ impl Cluster {
         let Some(actor) = self.actors.get(id.0 as usize).copied().flatten() else {
             return Ok(());
         };
-        if self.site.world.is_paused(self.host_of(actor)) {
+        if self.site.world.is_driver_paused(id) {
             // Its driver is named when the pause is over.
             return Ok(());
         }
@@ -556,45 +550,18 @@ impl Cluster {
         }
     }
 
-    fn host_of(&self, actor: Actor) -> IpAddr {
-        match actor {
-            Actor::Agent(node) | Actor::Shard(node, _) => self.nodes[node.0].address,
-            Actor::Control => CONTROL,
-            Actor::Phone(phone) => self.phones[phone].address,
-            Actor::Strangers => crate::strangers::ADDRESS,
-        }
-    }
-
     /// One shard's turn may leave mail for another: all are asked.
     pub(crate) fn reschedule_node(&mut self, node: NodeNo) {
         let Some(process) = &mut self.nodes[node.0].process else {
             return;
         };
-        let (timers, known) = (&mut self.timers, &mut self.deadlines);
         for (id, deadline) in process.deadlines() {
-            set_deadline(timers, known, id, deadline);
+            self.timers.set(id, deadline);
         }
     }
 
     pub(crate) fn set_deadline(&mut self, id: DriverId, deadline: Instant) {
-        set_deadline(&mut self.timers, &mut self.deadlines, id, deadline);
-    }
-}
-
-/// Notes when a driver is due. It is, mostly, as before.
-fn set_deadline(timers: &mut BTreeSet<(Instant, DriverId)>, known: &mut Vec<Instant>, id: DriverId, deadline: Instant) {
-    let at = id.0 as usize;
-    if at >= known.len() {
-        known.resize(at + 1, Instant::NEVER);
-    }
-    let before = std::mem::replace(&mut known[at], deadline);
-    if before != deadline {
-        if before != Instant::NEVER {
-            timers.remove(&(before, id));
-        }
-        if deadline != Instant::NEVER {
-            timers.insert((deadline, id));
-        }
+        self.timers.set(id, deadline);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `cluster` | hosts and processes, and who takes a turn when |
+//! | `cluster`, `timers` | hosts and processes, and who takes a turn when |
 //! | `node`, `devices` | what runs on them |
 //! | `faults` | what a scenario does to them |
 //! | `moves` | devices and slots that move between regions |
@@ -47,6 +47,7 @@ pub mod scenario;
 mod strangers;
 mod sums;
 pub mod swarm;
+mod timers;
 pub mod versions;
 mod watch;
 
