@@ -3,7 +3,7 @@
 //! It stands outside of the cluster: it hears only what the client library tells its user, and what the scenario did. So it
 //! can't share an error with what it checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use trunkline_client::{Guarantee, Instance, Message, Outcome, Report, TtlMs, Way, Welcomed};
@@ -35,7 +35,7 @@ pub struct Record {
     /// How it ended.
     pub report: Option<(Instant, Outcome, Way)>,
     bytes: usize,
-    /// The sender's program has ended, and nobody is there to be told.
+    /// A confirmed one whose sender's program has ended before its report: nobody is there to be told.
     abandoned: bool,
 }
 
@@ -81,6 +81,8 @@ type Stream = (DeviceNo, Instance, DeviceNo, Instance);
 pub struct Ledger {
     seed: u64,
     records: Vec<Record>,
+    /// Confirmed messages whose senders wait for their reports, by when their time to live ends.
+    open: BTreeSet<(Instant, MessageNo)>,
     names: BTreeMap<Name, MessageNo>,
     devices: Vec<DeviceRecord>,
     /// The highest number that was shown.
@@ -95,6 +97,7 @@ impl Ledger {
         Ledger {
             seed,
             records: Vec::new(),
+            open: BTreeSet::new(),
             names: BTreeMap::new(),
             devices: vec![DeviceRecord::default(); devices as usize],
             highest: BTreeMap::new(),
@@ -139,13 +142,12 @@ impl Ledger {
         let known = &mut self.devices[device.0 as usize];
         known.session = None;
         let Some(instance) = known.instance.take() else { return };
-        let theirs = self
-            .records
-            .iter_mut()
-            .filter(|record| record.sender == device && record.instance == instance);
-        for record in theirs.filter(|record| record.report.is_none()) {
-            record.abandoned = true;
-        }
+        let records = &mut self.records;
+        self.open.retain(|(_, message)| {
+            let record = &mut records[message.0 as usize];
+            record.abandoned = record.sender == device && record.instance == instance;
+            !record.abandoned
+        });
     }
 
     pub(crate) fn welcomed(&mut self, now: Instant, device: DeviceNo, welcomed: &Welcomed) {
@@ -198,6 +200,10 @@ impl Ledger {
             },
         );
         self.names.insert((sender, instance, recipient, number), message);
+        let ttl = Duration::from_millis(ttl_ms.into());
+        if guarantee == Guarantee::Confirmed {
+            self.open.insert((now + ttl, message));
+        }
         self.records.push(Record {
             sender,
             instance,
@@ -205,7 +211,7 @@ impl Ledger {
             number,
             guarantee,
             sent: now,
-            ttl: Duration::from_millis(ttl_ms.into()),
+            ttl,
             shown: Vec::new(),
             report: None,
             bytes,
@@ -285,6 +291,7 @@ impl Ledger {
         self.journal.note(now, Entry::Reported { message, outcome, way });
         let record = &mut self.records[message.0 as usize];
         let before = record.report.replace((now, outcome, way));
+        self.open.remove(&(record.sent + record.ttl, message));
         let record = record.clone();
         let devices = [record.sender, record.recipient];
         let what = if record.guarantee == Guarantee::FireAndForget {
@@ -315,15 +322,13 @@ impl Ledger {
 
     /// Every confirmed message whose time to live ended more than `grace` ago has its report, unless its sender is `excused`.
     pub(crate) fn all_resolved(&self, now: Instant, grace: Duration, excused: impl Fn(DeviceNo) -> bool) -> Checked {
-        let open = self.records.iter().position(|record| {
-            record.guarantee == Guarantee::Confirmed
-                && record.report.is_none()
-                && !record.abandoned
-                && record.sent + record.ttl + grace <= now
-                && !excused(record.sender)
-        });
-        let Some(open) = open else { return Ok(()) };
-        let (message, record) = (MessageNo(open as u32), &self.records[open]);
+        let overdue = self.open.iter().take_while(|(end, _)| *end + grace <= now);
+        let overdue = overdue.map(|(_, message)| *message);
+        let first = overdue
+            .filter(|message| !excused(self.records[message.0 as usize].sender))
+            .min();
+        let Some(message) = first else { return Ok(()) };
+        let record = &self.records[message.0 as usize];
         let what = format!("{message} has no report {grace:?} after its time to live");
         let devices = [record.sender, record.recipient];
         Err(self.violation(now, Promise::OneReport, what, Some(message), &devices))
