@@ -338,11 +338,6 @@ impl<D: Driver> Shard<D> {
         &self.router
     }
 
-    /// As [`Shard::router`], for questions that sort.
-    pub fn router_mut(&mut self) -> &mut Router {
-        &mut self.router
-    }
-
     /// Its links; for checks.
     pub fn links(&self) -> &LinkBook {
         &self.book

@@ -4,7 +4,7 @@
 //! simulated driver of its own, and is given a turn when its driver has something for it or its deadline has come, one at a time. Who is
 //! first among several is drawn from the seed: threads promise nothing there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use trunkline_control::store::MemoryStore;
 use trunkline_net::sim::{DriverId, SimDriver, SimOptions, World, WorldOptions};
 use trunkline_wire::auth::{ClusterKeys, Secret};
 use trunkline_wire::control::Roles;
-use trunkline_wire::id::NodeId;
+use trunkline_wire::id::{DeviceKey, NodeId};
 #[cfg(feature = "next-version")]
 use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
@@ -94,6 +94,8 @@ pub struct Cluster {
     pub(crate) store: MemoryStore,
     pub(crate) phones: Vec<Phone>,
     pub(crate) devices: Vec<Device>,
+    /// The devices by their keys.
+    pub(crate) device_nos: BTreeMap<DeviceKey, DeviceNo>,
     pub(crate) ledger: Ledger,
     pub(crate) watch: Watch,
     /// What is cut, as the faults did it: from, to.
@@ -140,6 +142,7 @@ impl Cluster {
             store: MemoryStore::new(),
             phones: Vec::new(),
             devices: Vec::new(),
+            device_nos: BTreeMap::new(),
             ledger: Ledger::new(seed, spec.devices),
             watch: Watch::default(),
             cuts: BTreeSet::new(),

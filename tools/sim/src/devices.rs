@@ -88,6 +88,7 @@ impl Cluster {
         }
         for device in 0..self.spec.devices {
             let key = self.site.keys.device_key(id_of(DeviceNo(device)).borrow());
+            self.device_nos.insert(key, DeviceNo(device));
             self.devices.push(Device {
                 key,
                 phone: (device / a_host) as usize,

@@ -102,10 +102,7 @@ impl Cluster {
         let now = self.site.world.now();
         let turn = Turn {
             at: now,
-            serves: router
-                .map()
-                .regions()
-                .any(|(region, _)| router.presence(region).is_some()),
+            serves: router.map().regions().any(|(region, _)| router.has_presence(region)),
             pauses: router.counters().presence_pauses,
         };
         let last = self.watch.model.turns.insert((node, shard), turn);

@@ -12,7 +12,7 @@ use trunkline_wire::time::Instant;
 use crate::cluster::Cluster;
 use crate::node::NodeNo;
 use crate::promise::{Checked, Promise};
-use crate::watch::{AGREE_WITHIN, CALM_AFTER, Sessions};
+use crate::watch::{AGREE_WITHIN, CALM_AFTER, Live, Sessions};
 
 /// What was seen of each session that an instance knows of.
 #[derive(Debug, Default)]
@@ -30,12 +30,21 @@ impl Cluster {
     /// What an instance remembers of a device reaches the server where it turns up.
     pub(crate) fn check_recalled(&mut self, now: Instant, sessions: &Sessions) -> Checked {
         let mut recalls = BTreeMap::new();
-        for (&device, all) in sessions {
-            let Some(no) = self.device_of(device) else { continue };
-            for instance in self.instances_of(device) {
-                let Some(&(epoch, server)) = all
-                    .iter()
-                    .find(|(epoch, _)| self.presence_at(instance, no) == Some(*epoch))
+        let map = self.newest_map();
+        for all in sessions.by_device() {
+            let device = all[0].device;
+            if self.device_of(device).is_none() {
+                continue;
+            }
+            let instances = map.map_or(&[] as &[_], |map| map.instances(map.region_of(device)));
+            for instance in instances.iter().filter_map(|node| self.node_no(*node)) {
+                let known = self
+                    .shards(instance)
+                    .filter_map(|router| router.presence_of(device))
+                    .max();
+                let Some(&Live {
+                    epoch, node: server, ..
+                }) = all.iter().find(|live| known == Some(live.epoch))
                 else {
                     continue;
                 };
@@ -71,11 +80,11 @@ impl Cluster {
         let Some((_, remembered)) = remembered.filter(|(version, _)| version.clock < epoch.clock) else {
             return true;
         };
-        let explained = self.shards(server).map(|router| router.explain(device));
-        let session = explained.into_iter().find(|explained| explained.session == Some(epoch));
-        let known: Vec<PartnerKey> = session
-            .map(|session| session.expected.iter().map(|partner| partner.device).collect())
-            .unwrap_or_default();
+        let session = self
+            .shards(server)
+            .find(|router| router.session_epoch(device) == Some(epoch));
+        let known = session.into_iter().flat_map(|router| router.session_partners(device));
+        let known: Vec<PartnerKey> = known.collect();
         // A full list has had to let some go.
         known.len() + AFFINITY_ENTRIES_MAX > PARTNERS_MAX
             || remembered

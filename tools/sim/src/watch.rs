@@ -76,8 +76,42 @@ impl Watch {
     }
 }
 
-/// Where a device has sessions.
-pub(crate) type Sessions = BTreeMap<DeviceKey, Vec<(Epoch, NodeNo)>>;
+/// A session that receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Live {
+    pub(crate) device: DeviceKey,
+    pub(crate) node: NodeNo,
+    pub(crate) epoch: Epoch,
+}
+
+/// Where devices have sessions, by device.
+#[derive(Debug)]
+pub(crate) struct Sessions(Vec<Live>);
+
+impl Sessions {
+    fn new(mut all: Vec<Live>) -> Sessions {
+        all.sort_unstable();
+        Sessions(all)
+    }
+
+    /// All sessions of each device that has any.
+    pub(crate) fn by_device(&self) -> impl Iterator<Item = &[Live]> {
+        self.0.chunk_by(|a, b| a.device == b.device)
+    }
+
+    /// Devices with several.
+    fn doubled(&self) -> impl Iterator<Item = &[Live]> {
+        self.by_device().filter(|all| all.len() > 1)
+    }
+
+    /// A device's.
+    pub(crate) fn of(&self, device: DeviceKey) -> &[Live] {
+        let from = self.0.partition_point(|live| live.device < device);
+        let rest = &self.0[from..];
+        let count = rest.iter().take_while(|live| live.device == device).count();
+        &rest[..count]
+    }
+}
 
 impl Cluster {
     /// What must hold at any time.
@@ -100,7 +134,7 @@ impl Cluster {
             self.check_recalled(now, &sessions)?;
         }
         for phone in &mut self.phones {
-            if self.site.world.is_paused(phone.address) {
+            if self.site.world.is_driver_paused(phone.fleet.driver().id()) {
                 phone.stood_still = now;
             }
         }
@@ -332,27 +366,26 @@ impl Cluster {
     }
 
     fn check_winners(&mut self, now: Instant, sessions: &Sessions) -> Checked {
-        self.watch
-            .doubled
-            .retain(|device, _| sessions.get(device).is_some_and(|all| all.len() > 1));
-        for (device, all) in sessions.iter().filter(|(_, all)| all.len() > 1) {
-            let since = *self.watch.doubled.entry(*device).or_insert(now);
+        self.watch.doubled.retain(|device, _| sessions.of(*device).len() > 1);
+        for all in sessions.doubled() {
+            let device = all[0].device;
+            let since = *self.watch.doubled.entry(device).or_insert(now);
             if now.since(since) <= FENCING + CHECK_INTERVAL {
                 continue;
             }
             // One instance that all of these servers could reach all the time, with links that had come back before, is enough.
             let reach = FENCING + BACK_AFTER;
-            let told = self.instances_of(*device).into_iter().any(|instance| {
+            let told = self.instances_of(device).into_iter().any(|instance| {
                 let calm = |node: NodeNo| self.watch.pairs.are_calm(instance, node, now, reach);
-                all.iter().all(|(_, node)| calm(*node))
+                all.iter().all(|live| calm(live.node))
             });
             if told {
                 let all: Vec<String> = all
                     .iter()
-                    .map(|(epoch, node)| format!("{epoch} at {}", self.name(*node)))
+                    .map(|live| format!("{} at {}", live.epoch, self.name(live.node)))
                     .collect();
                 let what = format!("a device has had several sessions for too long: {}", all.join(", "));
-                return Err(self.of_device(Promise::OneWinner, what, *device));
+                return Err(self.of_device(Promise::OneWinner, what, device));
             }
         }
         Ok(())
@@ -394,11 +427,9 @@ impl Cluster {
                     known.extend(shard.router().presence(region).into_iter().flatten());
                 }
             }
-            for (device, all) in sessions {
-                for (epoch, _) in all.iter().filter(|(_, server)| calm.contains(server)) {
-                    if is_served(map.region_of(*device)) && known.get(device) != Some(epoch) {
-                        disagreed.insert((instance, *device, *epoch), now);
-                    }
+            for live in sessions.0.iter().filter(|live| calm.contains(&live.node)) {
+                if is_served(map.region_of(live.device)) && known.get(&live.device) != Some(&live.epoch) {
+                    disagreed.insert((instance, live.device, live.epoch), now);
                 }
             }
             for (device, epoch) in known {
@@ -434,17 +465,20 @@ impl Cluster {
         Err(self.of_device(Promise::Convergence, what, device))
     }
 
-    /// The instances of a device's region, by the newest map in use.
-    pub(crate) fn instances_of(&self, device: DeviceKey) -> Vec<NodeNo> {
+    /// The newest map in use.
+    pub(crate) fn newest_map(&self) -> Option<&Map> {
         let maps = self.nodes.iter().filter_map(|host| {
             let shard = host.process.as_ref()?.shards.first()?;
-            Some(shard.router().map())
+            Some(shard.router().map().as_ref())
         });
-        let Some(map) = maps.max_by_key(|map| map.id().version) else {
-            return Vec::new();
-        };
-        let instances = map.instances(map.region_of(device)).iter();
-        instances.filter_map(|node| self.node_no(*node)).collect()
+        maps.max_by_key(|map| map.id().version)
+    }
+
+    /// The instances of a device's region, by the newest map in use.
+    pub(crate) fn instances_of(&self, device: DeviceKey) -> Vec<NodeNo> {
+        let map = self.newest_map();
+        let instances = map.map_or(&[] as &[_], |map| map.instances(map.region_of(device)));
+        instances.iter().filter_map(|node| self.node_no(*node)).collect()
     }
 
     /// Nobody says "offline" of a device with a session that lives, and that an instance of its region knew of, or could have.
@@ -517,29 +551,28 @@ impl Cluster {
     }
 
     /// All sessions that receive, at all running nodes.
-    pub(crate) fn sessions(&mut self) -> Sessions {
-        let mut sessions = Sessions::new();
-        for (index, host) in self.nodes.iter_mut().enumerate() {
-            for shard in host.process.iter_mut().flat_map(|process| &mut process.shards) {
-                for (device, epoch) in shard.router_mut().sessions_sorted() {
-                    sessions.entry(device).or_default().push((epoch, NodeNo(index)));
-                }
+    pub(crate) fn sessions(&self) -> Sessions {
+        let mut all = Vec::with_capacity(self.devices.len());
+        for node in (0..self.nodes.len()).map(NodeNo) {
+            for router in self.shards(node) {
+                let sessions = router.receiving();
+                all.extend(sessions.map(|(device, epoch)| Live { device, node, epoch }));
             }
         }
-        sessions
+        Sessions::new(all)
     }
 
     /// A device's sessions, wherever they are.
-    pub fn sessions_of(&mut self, device: DeviceNo) -> Vec<(Epoch, NodeNo)> {
-        let key = self.devices[device.0 as usize].key;
-        self.sessions().remove(&key).unwrap_or_default()
+    pub fn sessions_of(&self, device: DeviceNo) -> Vec<(Epoch, NodeNo)> {
+        let sessions = self.sessions();
+        let of_device = sessions.of(self.devices[device.0 as usize].key).iter();
+        of_device.map(|live| (live.epoch, live.node)).collect()
     }
 
     /// The session by which an instance knows a device.
     pub fn presence_at(&self, node: NodeNo, device: DeviceNo) -> Option<Epoch> {
         let key = self.devices[device.0 as usize].key;
-        let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
-        shards.filter_map(|shard| shard.router().explain(key).presence).max()
+        self.shards(node).filter_map(|router| router.presence_of(key)).max()
     }
 
     /// A node's links, of all its shards.
@@ -563,12 +596,12 @@ impl Cluster {
     }
 
     /// The first thing by which the cluster differs from one that has come to rest, and the device concerned.
-    pub fn unsettled(&mut self) -> Option<(String, Option<DeviceNo>)> {
+    pub fn unsettled(&self) -> Option<(String, Option<DeviceNo>)> {
+        if let Some(what) = self.unready() {
+            return Some((what, None));
+        }
         let sessions = self.sessions();
-        self.unready()
-            .map(|what| (what, None))
-            .or_else(|| self.unagreed(&sessions))
-            .or_else(|| self.unmet(&sessions))
+        self.unagreed(&sessions).or_else(|| self.unmet(&sessions))
     }
 
     /// A node without its links, streams or maps.
@@ -608,10 +641,10 @@ impl Cluster {
 
     /// An instance that knows something else than there is.
     fn unagreed(&self, sessions: &Sessions) -> Option<(String, Option<DeviceNo>)> {
-        if let Some((device, all)) = sessions.iter().find(|(_, all)| all.len() > 1) {
+        if let Some(all) = sessions.doubled().next() {
             return Some((
                 format!("there are {} sessions of one device", all.len()),
-                self.device_of(*device),
+                self.device_of(all[0].device),
             ));
         }
         for (index, host) in self.nodes.iter().enumerate() {
@@ -619,12 +652,14 @@ impl Cluster {
             let map = process.shards.first()?.router().map();
             for (region, served) in map.regions().filter(|(region, _)| map.holds(*region, host.node)) {
                 let shards = process.shards.iter();
-                let known: BTreeMap<DeviceKey, Epoch> = shards
+                let mut known: Vec<(DeviceKey, Epoch)> = shards
                     .flat_map(|shard| shard.router().presence(region).into_iter().flatten())
                     .collect();
-                let live = sessions.iter().filter(|(device, _)| map.region_of(**device) == region);
-                let live: BTreeMap<DeviceKey, Epoch> = live.map(|(device, all)| (*device, all[0].0)).collect();
-                if known != live {
+                known.sort_unstable();
+                let live = sessions.0.iter().map(|live| (live.device, live.epoch));
+                let live = live.filter(|(device, _)| map.region_of(*device) == region);
+                if !live.clone().eq(known.iter().copied()) {
+                    let (known, live): (BTreeMap<_, _>, BTreeMap<_, _>) = (known.into_iter().collect(), live.collect());
                     let differs = |device: &&DeviceKey| known.get(*device) != live.get(*device);
                     let device = *known.keys().chain(live.keys()).find(differs)?;
                     let what = format!(
@@ -646,7 +681,7 @@ impl Cluster {
         for no in self.devices() {
             let device = &self.devices[no.0 as usize];
             if !self.device_runs(no) {
-                if sessions.contains_key(&device.key) {
+                if !sessions.of(device.key).is_empty() {
                     return Some((format!("{no} has ended, and its session lives"), Some(no)));
                 }
                 continue;
@@ -654,7 +689,7 @@ impl Cluster {
             let Some((held, _, _)) = self.ledger.device(no).session else {
                 return Some((format!("{no} is not connected"), Some(no)));
             };
-            let live = sessions.get(&device.key).map_or(Epoch::NONE, |all| all[0].0);
+            let live = sessions.of(device.key).first().map_or(Epoch::NONE, |live| live.epoch);
             if device.purpose == Purpose::Full && held != live {
                 return Some((format!("{no} holds {held}, and its session is {live}"), Some(no)));
             }
@@ -663,7 +698,7 @@ impl Cluster {
     }
 
     pub(crate) fn device_of(&self, key: DeviceKey) -> Option<DeviceNo> {
-        self.devices().find(|no| self.devices[no.0 as usize].key == key)
+        self.device_nos.get(&key).copied()
     }
 
     /// The routers of a node that runs.

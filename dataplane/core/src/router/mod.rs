@@ -333,6 +333,16 @@ impl Router {
         self.presence.get(&region).map(Presence::sorted)
     }
 
+    /// Whether it holds sessions of `region` as an instance, or could.
+    pub fn has_presence(&self, region: RegionId) -> bool {
+        self.presence.contains_key(&region)
+    }
+
+    /// The session by which it knows a device as an instance of the device's region.
+    pub fn presence_of(&self, device: DeviceKey) -> Option<Epoch> {
+        self.presence.get(&self.map.region_of(device))?.find(device)
+    }
+
     /// How many sessions it knows as an instance of their regions.
     pub fn presence_len(&self) -> usize {
         self.presence.values().map(Presence::len).sum()
@@ -348,16 +358,17 @@ impl Router {
         self.sessions.peek(device).map(|session| session.epoch)
     }
 
-    /// The sessions that receive, by key.
-    pub fn sessions_sorted(&mut self) -> Vec<(DeviceKey, Epoch)> {
-        let refs = self.sessions.refs();
-        let full = refs.into_iter().filter_map(|r| {
-            let session = self.sessions.find(r)?;
-            session.epoch.some().map(|epoch| (session.key, epoch))
-        });
-        let mut all: Vec<_> = full.collect();
-        all.sort_unstable();
-        all
+    /// Whom the device of a session that receives here has to do with, as far as that is known.
+    pub fn session_partners(&self, device: DeviceKey) -> impl Iterator<Item = PartnerKey> {
+        let habits = self.sessions.peek(device).and_then(|session| session.habits.as_deref());
+        let partners = habits.into_iter().flat_map(|habits| habits.affinity().partners());
+        partners.map(|partner| partner.device)
+    }
+
+    /// The sessions that receive, in no order that means anything.
+    pub fn receiving(&self) -> impl Iterator<Item = (DeviceKey, Epoch)> {
+        let all = self.sessions.all();
+        all.filter_map(|session| Some((session.key, session.epoch.some()?)))
     }
 
     /// What this shard knows of `device`, which is its own.
@@ -378,7 +389,7 @@ impl Router {
             session: session.map(|session| session.epoch),
             superseded: self.superseded.get(&device).copied(),
             location: location.map(|epoch| (epoch, self.ready(epoch.node))),
-            presence: self.presence.get(&region).and_then(|presence| presence.find(device)),
+            presence: self.presence_of(device),
             kept: self.kept(device),
             in_sync: self.served.contains(&region).then(|| self.sources.in_sync(region)),
             last_way: session.and_then(|session| session.last_way),
