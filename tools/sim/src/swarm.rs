@@ -14,6 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use trunkline_client::{Guarantee, Purpose, TtlMs};
 use trunkline_net::sim::{Latency, WorldOptions};
+use trunkline_wire::control::Roles;
 use trunkline_wire::time::Instant;
 
 use crate::cluster::{CHECK_INTERVAL, Cluster, Spec};
@@ -32,6 +33,8 @@ pub struct Options {
     pub seed: u64,
     /// Devices, at most.
     pub devices: u32,
+    /// What is asked for rather than drawn.
+    pub load: Load,
     /// What happens.
     pub scenario: &'static Scenario,
     /// For how long there are faults.
@@ -46,10 +49,52 @@ impl Options {
         Options {
             seed,
             devices: 30,
+            load: Load::default(),
             scenario: Scenario::swarm(),
             faulty: Duration::from_secs(30),
             course: Course::Drawn,
         }
+    }
+}
+
+/// What every seed draws for itself, unless it is said here.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Load {
+    /// Connection servers.
+    pub servers: Option<usize>,
+    /// Devices, at least; no more than there are at most.
+    pub devices_min: Option<u32>,
+    /// Messages of each device, but for those of faults and greetings; else a message or a burst a second.
+    pub messages: Option<Rate>,
+    /// Faults.
+    pub faults: Option<Rate>,
+}
+
+/// How often something happens, on average.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    a_second: f64,
+}
+
+impl Rate {
+    /// The rarest: what is rarer is not seen in a run.
+    pub const MIN: f64 = 0.01;
+    /// The most frequent: far above what a simulated device or cluster bears.
+    pub const MAX: f64 = 100.0;
+
+    /// So many a second; `None` outside of [`Rate::MIN`] to [`Rate::MAX`].
+    pub fn new(a_second: f64) -> Option<Rate> {
+        (Rate::MIN..=Rate::MAX).contains(&a_second).then_some(Rate { a_second })
+    }
+
+    /// How many a second.
+    pub fn a_second(self) -> f64 {
+        self.a_second
+    }
+
+    /// Between two, with `sources` of them.
+    fn every(self, sources: f64) -> Duration {
+        Duration::from_secs_f64(1.0 / (self.a_second * sources))
     }
 }
 
@@ -62,6 +107,12 @@ pub struct Summary {
     pub trace_hash: u64,
     /// Virtual time.
     pub span: Duration,
+    /// Of which there were faults for so long.
+    pub faulty: Duration,
+    /// How many there were of what.
+    pub size: Size,
+    /// Messages that libraries took while there were faults.
+    pub sent_faulty: u64,
     /// Faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// What users have sent, seen and been told.
@@ -75,6 +126,19 @@ pub struct Summary {
     /// Links between nodes when the faults had ended, by the protocol version that they spoke; each is counted at both ends.
     #[cfg(feature = "next-version")]
     pub links: BTreeMap<u8, u64>,
+}
+
+/// How many a cluster had of what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Connection servers.
+    pub servers: usize,
+    /// Instances, of all regions.
+    pub instances: usize,
+    /// Nodes that take messages in, and hold no receiving devices.
+    pub messaging: usize,
+    /// Devices.
+    pub devices: u32,
 }
 
 /// Runs one seed.
@@ -98,6 +162,8 @@ pub(crate) struct Run {
     kinds: Vec<Kind>,
     /// Between two faults, on average.
     fault_every: Duration,
+    /// Whether a fault that there is nobody for gives way to another.
+    fault_certain: bool,
     /// Between two messages, on average.
     pub(crate) message_every: Duration,
     /// The network between hosts that have nothing wrong.
@@ -113,18 +179,26 @@ impl Run {
         let mut rng = Rng::with_seed(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let network = draw_network(&mut rng);
         let latency = network.latency;
+        let Load {
+            servers,
+            devices_min,
+            messages,
+            faults,
+        } = options.load;
+        let devices_min = devices_min.unwrap_or(options.devices.div_ceil(3));
         // Mostly the usual cluster; what a second instance would hide shows with one, and the other way round.
         let mut spec = Spec {
             regions: rng.usize(1..=2),
             instances: if rng.u32(..4) == 0 { rng.usize(1..=3) } else { 2 },
             servers: rng.usize(2..=4),
             messaging: rng.usize(0..=1),
-            devices: rng.u32(options.devices.div_ceil(3)..=options.devices).max(2),
+            devices: rng.u32(devices_min..=options.devices).max(2),
             devices_a_host: rng.u32(1..=4),
             two_shards_every: rng.usize(0..=3),
             network,
             course: options.course,
         };
+        spec.servers = servers.unwrap_or(spec.servers);
         scenario.shape(&mut spec);
         let mut kinds = scenario.kinds.to_vec();
         if scenario.is_drawn() {
@@ -135,7 +209,11 @@ impl Run {
         }
         let (least, most) = scenario.every_ms;
         let fault_every = Duration::from_millis(rng.u64(least..=most));
-        let message_every = Duration::from_micros(1_000_000 / u64::from(spec.devices.max(1)));
+        let fault_every = faults.map_or(fault_every, |rate| rate.every(1.0));
+        let message_every = match messages {
+            Some(rate) => rate.every(f64::from(spec.devices)).mul_f64(MESSAGES_AT_ONCE),
+            None => Duration::from_micros(1_000_000 / u64::from(spec.devices.max(1))),
+        };
         let mut cluster = Cluster::new(options.seed, spec);
         cluster.strangers = kinds.contains(&Kind::Stranger);
         cluster.greetings = true;
@@ -144,6 +222,7 @@ impl Run {
             rng,
             kinds,
             fault_every,
+            fault_certain: faults.is_some(),
             message_every,
             latency,
             ends: BTreeMap::new(),
@@ -164,7 +243,9 @@ impl Run {
             true => Some(self.lose_control()?),
             false => None,
         };
+        let sent_before = self.cluster.ledger().totals().sent;
         self.traffic(options.faulty, true)?;
+        let sent_faulty = self.cluster.ledger().totals().sent - sent_before;
         self.ends.clear();
         self.cluster.heal_all();
         // Of whom nothing more is heard, nothing may be left either: a device that is back would cover up its traces.
@@ -191,6 +272,9 @@ impl Run {
             seed: options.seed,
             trace_hash: self.cluster.trace_hash(),
             span: self.cluster.now().since(started),
+            faulty: options.faulty,
+            size: self.size(),
+            sent_faulty,
             faults: std::mem::take(&mut self.faults),
             totals: self.cluster.ledger().totals().clone(),
             settled_in,
@@ -199,6 +283,16 @@ impl Run {
             #[cfg(feature = "next-version")]
             links: self.cluster.links_by_version(),
         })
+    }
+
+    fn size(&self) -> Size {
+        let count = |role: fn(Roles) -> bool| self.cluster.nodes_where(role).len();
+        Size {
+            servers: count(|roles| roles.connection),
+            instances: count(|roles| roles.region),
+            messaging: count(|roles| roles.messaging && !roles.connection),
+            devices: self.cluster.devices().count() as u32,
+        }
     }
 
     /// Messages, and faults, for a while.
@@ -249,7 +343,11 @@ impl Run {
             1..=60 => DeviceNo((sender.0 + 1 + self.rng.u32(..2)) % count),
             _ => DeviceNo(self.rng.u32(..count)),
         };
-        let burst = if self.rng.u32(..8) == 0 { self.rng.u32(2..12) } else { 1 };
+        let burst = if self.rng.u32(..BURST_ONE_IN) == 0 {
+            self.rng.u32(BURST_MIN..=BURST_MAX)
+        } else {
+            1
+        };
         for _ in 0..burst {
             let ttl_ms = match self.rng.u32(..4) {
                 0 => self.rng.u32(500..3_000),
@@ -284,9 +382,13 @@ impl Run {
 
     /// One of the kinds that this seed has drawn.
     fn fault(&mut self) -> Checked {
-        let kind = self.rng.choice(self.kinds.iter().copied()).expect("there is a kind");
-        if self.inflict(kind)?.is_some() {
-            *self.faults.entry(kind.name()).or_default() += 1;
+        let draws = if self.fault_certain { FAULT_DRAWS_MAX } else { 1 };
+        for _ in 0..draws {
+            let kind = self.rng.choice(self.kinds.iter().copied()).expect("there is a kind");
+            if self.inflict(kind)?.is_some() {
+                *self.faults.entry(kind.name()).or_default() += 1;
+                break;
+            }
         }
         Ok(())
     }
@@ -319,6 +421,17 @@ fn draw_network(rng: &mut Rng) -> WorldOptions {
         ..usual
     }
 }
+
+/// Of so many sends one is a burst,
+const BURST_ONE_IN: u32 = 8;
+/// of at least so many messages,
+const BURST_MIN: u32 = 2;
+/// and at most so many:
+const BURST_MAX: u32 = 11;
+/// so a send comes to so many messages on average.
+const MESSAGES_AT_ONCE: f64 = ((BURST_ONE_IN - 1) as f64 + (BURST_MIN + BURST_MAX) as f64 / 2.0) / BURST_ONE_IN as f64;
+/// Draws of a fault that finds somebody: all nodes may be gone, or the few kinds of a seed may have had their share.
+const FAULT_DRAWS_MAX: u32 = 16;
 
 /// Control gathers the regions, nodes join and find each other.
 const BOOT_MAX: Duration = Duration::from_secs(20);

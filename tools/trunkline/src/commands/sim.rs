@@ -9,11 +9,14 @@ use anyhow::bail;
 use serde_json::{Value, json};
 #[cfg(feature = "next-version")]
 use trunkline_sim::Course;
-use trunkline_sim::swarm::{self, Options, Summary};
+use trunkline_sim::swarm::{self, Options, Size, Summary};
 use trunkline_sim::{Scenario, Violation};
 
+use self::pace::{Pace, Stopwatch};
 use crate::output::Progress;
 
+mod load;
+mod pace;
 #[cfg(feature = "planted")]
 mod planted;
 mod propagation;
@@ -29,6 +32,8 @@ mod propagation;
   trunkline sim --minutes 10 --seed 5000 seed 5000 and on, for ten minutes
   trunkline sim --scenario roam --seeds 100
                                          devices that come back elsewhere while their old servers are cut off
+  trunkline sim --servers 8 --devices 200 --devices-min 200 --message-rate 1 --fault-rate 1 --faulty 5m
+                                         so much and no other load, and how much faster than real time that goes
   trunkline sim --seeds 20 --hashes      a line for each seed, to compare with another build's or machine's
   trunkline sim --propagation global     what telling every server of every connect would cost, beside what we do
   trunkline sim --planted                which promise notices each planted defect (a build with --features planted)")]
@@ -62,6 +67,8 @@ pub struct Args {
     /// Devices of each cluster, at most.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=2_000))]
     devices: u32,
+    #[command(flatten)]
+    load: load::Args,
     /// For how long each cluster has faults, in virtual time; it is then healed, and must come to rest.
     #[arg(long, default_value = "30s", value_parser = super::duration)]
     faulty: Duration,
@@ -80,8 +87,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     name_the_seed_of_a_panic();
     if args.propagation.is_asked() {
-        return propagation::run(&args.propagation, args.seed, args.json);
+        return propagation::run(&args.propagation, args.load.servers(), args.seed, args.json);
     }
+    args.load.check(args.devices)?;
     #[cfg(feature = "planted")]
     if let Some(name) = &args.planted {
         return planted::run(name, args.seed, args.seeds, args.json);
@@ -100,6 +108,7 @@ fn scenario(name: &str) -> Result<&'static Scenario, String> {
 fn options(args: &Args, seed: u64) -> Options {
     Options {
         devices: args.devices,
+        load: args.load.load(),
         scenario: args.scenario,
         faulty: args.faulty,
         #[cfg(feature = "next-version")]
@@ -140,7 +149,7 @@ fn play<T>(seed: u64, play: impl FnOnce() -> T) -> T {
 }
 
 fn one(args: &Args) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let stopwatch = Stopwatch::start();
     let options = options(args, args.seed);
     let played = if args.story {
         let (played, story) = play(args.seed, || swarm::run_with_story(&options));
@@ -153,11 +162,11 @@ fn one(args: &Args) -> anyhow::Result<()> {
     };
     match played {
         Ok(summary) => {
-            let seconds = started.elapsed().as_secs_f64();
+            let pace = stopwatch.pace(summary.span);
             if args.json {
-                println!("{}", summary_json(&summary, seconds));
+                println!("{}", summary_json(&summary, &pace));
             } else {
-                print!("{}", text(&summary, seconds));
+                print!("{}", text(&summary, &pace));
             }
             Ok(())
         }
@@ -202,6 +211,7 @@ fn options_said(args: &Args) -> String {
     if args.devices != usual.devices {
         said += &format!(" --devices {}", args.devices);
     }
+    said += &args.load.said();
     if args.faulty != usual.faulty {
         said += &format!(" --faulty {}ms", args.faulty.as_millis());
     }
@@ -245,7 +255,7 @@ impl Sum {
 }
 
 fn many(args: &Args) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let (started, stopwatch) = (Instant::now(), Stopwatch::start());
     let deadline = args.minutes.map(|minutes| started + Duration::from_secs(minutes * 60));
     let end = args.seeds.map_or(u64::MAX, |seeds| args.seed.saturating_add(seeds));
     let mut sum = Sum::default();
@@ -287,9 +297,9 @@ fn many(args: &Args) -> anyhow::Result<()> {
     progress.end();
     sum.traces.sort_unstable();
     sum.broken.sort_by_key(|violation| violation.seed);
-    let seconds = started.elapsed().as_secs_f64();
+    let pace = stopwatch.pace(sum.virtual_time);
     if args.json {
-        println!("{}", sum_json(args, &sum, seconds));
+        println!("{}", sum_json(args, &sum, &pace));
     } else {
         if args.hashes {
             for (seed, hash) in &sum.traces {
@@ -297,15 +307,8 @@ fn many(args: &Args) -> anyhow::Result<()> {
             }
         }
         println!(
-            "{} seeds from {}: {} messages, {} reports, {} faults, {:.0} s of virtual time in {seconds:.1} s \
-             ({:.0} times real time)",
-            sum.played,
-            args.seed,
-            sum.sent,
-            sum.reported,
-            sum.faults,
-            sum.virtual_time.as_secs_f64(),
-            sum.virtual_time.as_secs_f64() / seconds.max(1e-9),
+            "{} seeds from {}: {} messages, {} reports, {} faults, {pace}",
+            sum.played, args.seed, sum.sent, sum.reported, sum.faults,
         );
         println!(
             "at rest {:?} after the last fault at the latest; trace {:016x}",
@@ -334,7 +337,7 @@ fn violation_json(violation: &Violation) -> Value {
     })
 }
 
-fn sum_json(args: &Args, sum: &Sum, seconds: f64) -> Value {
+fn sum_json(args: &Args, sum: &Sum, pace: &Pace) -> Value {
     json!({
         "seed": args.seed,
         "seeds": sum.played,
@@ -346,17 +349,23 @@ fn sum_json(args: &Args, sum: &Sum, seconds: f64) -> Value {
         "turns": sum.turns,
         "settled_in_ms": sum.settled_in.as_millis() as u64,
         "virtual_seconds": sum.virtual_time.as_secs_f64(),
-        "seconds": seconds,
+        "seconds": pace.real_seconds(),
+        "cpu_seconds": pace.cpu_seconds(),
     })
 }
 
-fn summary_json(summary: &Summary, seconds: f64) -> Value {
+fn summary_json(summary: &Summary, pace: &Pace) -> Value {
     let totals = &summary.totals;
     json!({
         "seed": summary.seed,
         "failed": [],
         "trace_hash": format!("{:016x}", summary.trace_hash),
+        "servers": summary.size.servers,
+        "instances": summary.size.instances,
+        "messaging": summary.size.messaging,
+        "devices": summary.size.devices,
         "messages": totals.sent,
+        "messages_faulty": summary.sent_faulty,
         "confirmed": totals.confirmed,
         "shown": totals.shown,
         "late": totals.late,
@@ -369,21 +378,31 @@ fn summary_json(summary: &Summary, seconds: f64) -> Value {
         "events": summary.events,
         "settled_in_ms": summary.settled_in.as_millis() as u64,
         "virtual_seconds": summary.span.as_secs_f64(),
-        "seconds": seconds,
+        "faulty_seconds": summary.faulty.as_secs_f64(),
+        "seconds": pace.real_seconds(),
+        "cpu_seconds": pace.cpu_seconds(),
     })
 }
 
 /// For people.
-fn text(summary: &Summary, seconds: f64) -> String {
+fn text(summary: &Summary, pace: &Pace) -> String {
     let list = |counts: &std::collections::BTreeMap<&'static str, u64>| {
         let all: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
         all.join(", ")
     };
     let totals = &summary.totals;
-    let span = summary.span.as_secs_f64();
+    let Size {
+        servers,
+        instances,
+        messaging,
+        devices,
+    } = summary.size;
+    let faulty = summary.faulty.as_secs_f64().max(1e-9);
     format!(
         "seed {}: no promise was broken; trace {:016x}\n\
-         virtual time  {span:.1} s in {seconds:.2} s ({:.0} times real time), {} turns\n\
+         played        {pace}, {} turns\n\
+         cluster       {servers} servers, {instances} instances, {messaging} messaging nodes, {devices} devices\n\
+         while faulty  {faulty:.1} s with {:.2} messages a second of each device, and {:.2} faults a second\n\
          faults        {}\n\
          messages      {} sent, {} of them confirmed; {} shown, {} of them late\n\
          reports       {}\n\
@@ -392,8 +411,9 @@ fn text(summary: &Summary, seconds: f64) -> String {
          at rest       {:.2} s after the last fault\n",
         summary.seed,
         summary.trace_hash,
-        span / seconds.max(1e-9),
         summary.turns,
+        summary.sent_faulty as f64 / faulty / f64::from(devices),
+        summary.faults.values().sum::<u64>() as f64 / faulty,
         list(&summary.faults),
         totals.sent,
         totals.confirmed,

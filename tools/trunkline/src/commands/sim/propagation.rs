@@ -19,10 +19,6 @@ pub struct Args {
     /// Instead of faults: compares with telling every messaging server of every connect (`global`), over the number of servers.
     #[arg(long, value_enum, conflicts_with_all = ["seeds", "minutes", "story", "hashes"])]
     propagation: Option<Propagation>,
-    /// How many connection servers.
-    #[arg(long, requires = "propagation", value_delimiter = ',', default_value = "16,32,64,128,256,512,1024",
-          value_parser = clap::value_parser!(u16).range(2..=1_024))]
-    servers: Vec<u16>,
     /// How many devices connect within a second, all servers together.
     #[arg(long, requires = "propagation", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     connects: u32,
@@ -53,16 +49,17 @@ struct Row {
     outcome: Outcome,
 }
 
-/// Plays all experiments, and reports.
+/// Plays all experiments with so many servers each, the usual ones if none are said, and reports.
 ///
 /// # Errors
 /// If the picture can't be written.
-pub fn run(args: &Args, seed: u64, as_json: bool) -> anyhow::Result<()> {
+pub fn run(args: &Args, servers: &[u16], seed: u64, as_json: bool) -> anyhow::Result<()> {
     let designs: &[Design] = match args.propagation {
         Some(Propagation::Regional) => &[Design::Regional],
         Some(Propagation::Global) | None => &[Design::Regional, Design::Global],
     };
-    let plans = args.servers.iter().map(|servers| Plan {
+    let servers = if servers.is_empty() { SERVERS } else { servers };
+    let plans = servers.iter().map(|servers| Plan {
         servers: usize::from(*servers),
         connects: args.connects as usize,
         seed,
@@ -101,6 +98,9 @@ pub fn run(args: &Args, seed: u64, as_json: bool) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// How many servers there are in the report, unless somebody says it.
+const SERVERS: &[u16] = &[16, 32, 64, 128, 256, 512, 1024];
 
 fn name(design: Design) -> &'static str {
     match design {
