@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Contents, MapError, Node};
+use super::{Contents, MapError, Node, SLOTS, encoding};
 use crate::id::{NodeId, RegionId};
 
 /// The most nodes. Every connection server holds a link to every instance of its devices' regions, so that more would not work either.
@@ -118,12 +118,13 @@ fn instances(contents: &Contents, region: RegionId, nodes: &[NodeId]) -> Result<
 fn slots(contents: &Contents) -> Result<(), MapError> {
     let unknown = |slot, region| Err(MapError::SlotRegion { slot, region });
     // Neighbours mostly share a region: look each run up once.
-    let mut known = None;
-    for (slot, &region) in (0..=u16::MAX).zip(contents.slots.iter()) {
-        if known != Some(region) && !contents.regions.contains_key(&region) {
-            return unknown(slot, region);
+    let mut start = 0;
+    while start < SLOTS {
+        let region = contents.slots[start];
+        if !contents.regions.contains_key(&region) {
+            return unknown(start as u16, region);
         }
-        known = Some(region);
+        start = encoding::run_end(&contents.slots, start);
     }
     for (&slot, &region) in &contents.slots_also {
         if !contents.regions.contains_key(&region) {

@@ -103,14 +103,27 @@ fn parse(bytes: &[u8]) -> Result<(u64, u64, Contents), MapError> {
 /// The last slot of each run of one region, and that region.
 fn runs(slots: &[RegionId; SLOTS]) -> Vec<(u16, RegionId)> {
     let mut runs: Vec<(u16, RegionId)> = Vec::new();
-    for (slot, &region) in (0..=u16::MAX).zip(slots) {
-        match runs.last_mut() {
-            Some((last, of)) if *of == region => *last = slot,
-            Some(_) | None => runs.push((slot, region)),
-        }
+    let mut start = 0;
+    while start < SLOTS {
+        let end = run_end(slots, start);
+        runs.push(((end - 1) as u16, slots[start]));
+        start = end;
     }
     runs
 }
+
+/// The slot behind the last one of the run of one region that begins at `start`.
+pub(super) fn run_end(slots: &[RegionId; SLOTS], start: usize) -> usize {
+    let region = slots[start];
+    // Runs are long: whole blocks are compared without a branch for each slot.
+    let blocks = slots[start..].chunks_exact(RUN_BLOCK);
+    let whole = blocks.take_while(|block| block.iter().fold(true, |all, of| all & (*of == region)));
+    let end = start + whole.count() * RUN_BLOCK;
+    end + slots[end..].iter().take_while(|of| **of == region).count()
+}
+
+/// Slots that are compared at once: a few vector registers.
+const RUN_BLOCK: usize = 64;
 
 /// The runs' last slots ascend; that is checked.
 fn fill(runs: &[(u16, RegionId)]) -> Result<Box<[RegionId; SLOTS]>, MapError> {
