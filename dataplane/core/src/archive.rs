@@ -140,6 +140,11 @@ impl Archive {
         Some((record.version(), record.list()))
     }
 
+    /// Which version of the device's list is kept.
+    pub fn version(&self, device: DeviceKey) -> Option<AffinityVersion> {
+        Some(self.record(self.place(device)?).version())
+    }
+
     /// Forgets the device's list.
     pub fn remove(&mut self, device: DeviceKey) -> bool {
         let found = self

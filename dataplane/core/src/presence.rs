@@ -232,14 +232,11 @@ impl Presence {
     /// # Errors
     /// What isn't so.
     pub fn check(&self, now: Instant) -> Result<(), String> {
-        for (device, entry) in self.entries.iter() {
-            if let Some(removed) = self.removed.get(&device)
-                && (removed.epoch > entry.epoch || removed.epoch == entry.epoch && removed.ended)
+        for (&device, removed) in &self.removed {
+            if let Some(held) = self.find(device)
+                && (removed.epoch > held || removed.epoch == held && removed.ended)
             {
-                return Err(format!(
-                    "{device:?} is held at {}, and {} has ended",
-                    entry.epoch, removed.epoch
-                ));
+                return Err(format!("{device:?} is held at {held}, and {} has ended", removed.epoch));
             }
         }
         // Each removal is remembered once more when it is repeated.

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use trunkline_core::predictor::PARTNERS_MAX;
+use trunkline_core::router::Router;
 use trunkline_wire::affinity::AFFINITY_ENTRIES_MAX;
 use trunkline_wire::id::{DeviceKey, Epoch, PartnerKey};
 use trunkline_wire::time::Instant;
@@ -76,8 +77,13 @@ impl Cluster {
     }
 
     fn is_known(&self, instance: NodeNo, server: NodeNo, device: DeviceKey, epoch: Epoch) -> bool {
-        let remembered = self.shards(instance).find_map(|router| router.remembered(device));
-        let Some((_, remembered)) = remembered.filter(|(version, _)| version.clock < epoch.clock) else {
+        // What was remembered before that session, not what it has told itself.
+        let known_before = |router: &&Router| {
+            let version = router.remembered_version(device);
+            version.is_some_and(|version| version.clock < epoch.clock)
+        };
+        let before = self.shards(instance).find(known_before);
+        let Some((_, remembered)) = before.and_then(|router| router.remembered(device)) else {
             return true;
         };
         let session = self

@@ -188,6 +188,11 @@ impl Router {
         self.archive.peek(device).map(|(_, list)| list.entries().len())
     }
 
+    /// Which list this shard keeps of a device, as an instance of its region.
+    pub fn remembered_version(&self, device: DeviceKey) -> Option<AffinityVersion> {
+        self.archive.version(device)
+    }
+
     /// What this shard keeps of a device, as an instance of its region.
     pub fn remembered(&self, device: DeviceKey) -> Option<(AffinityVersion, Affinity)> {
         let (version, list) = self.archive.peek(device)?;
