@@ -7,7 +7,7 @@ use trunkline_client::{
     DeviceIndex, DeviceOptions, Event, Fleet, Guarantee, Instance, PingIntervalMs, Purpose, StopReason, TtlMs,
 };
 use trunkline_net::sim::{SimDriver, SimOptions};
-use trunkline_wire::id::DeviceKey;
+use trunkline_wire::id::{DeviceId, DeviceKey};
 #[cfg(feature = "next-version")]
 use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
@@ -32,6 +32,7 @@ pub(crate) struct Phone {
 /// A device, whether its program runs or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
+    id: DeviceId,
     pub(crate) key: DeviceKey,
     pub(crate) phone: usize,
     index: Option<DeviceIndex>,
@@ -87,9 +88,11 @@ impl Cluster {
             self.adopt_phone(phone as usize, id);
         }
         for device in 0..self.spec.devices {
-            let key = self.site.keys.device_key(id_of(DeviceNo(device)).borrow());
+            let id = id_of(DeviceNo(device));
+            let key = self.site.keys.device_key(id.borrow());
             self.device_nos.insert(key, DeviceNo(device));
             self.devices.push(Device {
+                id,
                 key,
                 phone: (device / a_host) as usize,
                 index: None,
@@ -195,11 +198,16 @@ impl Cluster {
             return None;
         }
         let (message, payload) = self.ledger.draft(bytes);
-        let id = id_of(recipient);
-        let taken = self.phones[phone]
-            .fleet
-            .send(index, id.borrow(), payload, ttl, guarantee)
-            .ok()?;
+        let nobody;
+        let id = match self.devices.get(recipient.0 as usize) {
+            Some(device) => &device.id,
+            None => {
+                nobody = id_of(recipient);
+                &nobody
+            }
+        };
+        let fleet = &mut self.phones[phone].fleet;
+        let taken = fleet.send(index, id.borrow(), payload, ttl, guarantee).ok()?;
         self.ledger
             .sent(now, message, sender, recipient, taken.number, bytes, ttl, guarantee);
         self.reschedule_phone(phone);

@@ -87,13 +87,16 @@ impl Pipe {
         room[first..length].copy_from_slice(&wrapped[..length - first]);
         self.bytes.drain(..length);
         self.arrived -= length;
-        if self.bytes.is_empty() {
+        if self.bytes.is_empty() && self.bytes.capacity() > IDLE_BYTES_MAX {
             // A thousand idle connections shouldn't hold the memory of their busiest moment.
             self.bytes = VecDeque::new();
         }
         length
     }
 }
+
+/// What an empty pipe may hold: a few ordinary messages.
+const IDLE_BYTES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
