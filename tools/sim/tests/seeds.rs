@@ -4,7 +4,7 @@ mod common;
 
 use common::held;
 use trunkline_sim::Scenario;
-use trunkline_sim::swarm::{self, Options};
+use trunkline_sim::swarm::{self, Load, Options, Rate};
 
 #[test]
 fn no_seed_breaks_a_promise() {
@@ -34,6 +34,42 @@ fn the_same_seed_makes_the_same_trace_in_two_runs() {
     }
     let hash = |seed| held(swarm::run(&Options::new(seed))).trace_hash;
     assert_ne!(hash(7), hash(8));
+}
+
+#[test]
+fn a_load_that_is_said_is_what_a_run_has() {
+    for seed in 1..=3 {
+        let options = Options {
+            devices: 40,
+            load: Load {
+                servers: Some(5),
+                devices_min: Some(40),
+                messages: Rate::new(2.0),
+                faults: Rate::new(1.0),
+            },
+            // Without faults that make devices send.
+            scenario: Scenario::named("partitions").expect("there is one"),
+            ..Options::new(seed)
+        };
+        let summary = held(swarm::run(&options));
+        assert_eq!((summary.size.servers, summary.size.devices), (5, 40), "seed {seed}");
+        let seconds = options.faulty.as_secs();
+        let asked = 2 * 40 * seconds;
+        // A device that is away sends nothing; one that is back is greeted.
+        let sent = asked * 4 / 5..asked * 5 / 4;
+        assert!(
+            sent.contains(&summary.sent_faulty),
+            "seed {seed}: {}",
+            summary.sent_faulty
+        );
+        let faults: u64 = summary.faults.values().sum();
+        assert!(
+            (seconds * 2 / 3..seconds * 3 / 2).contains(&faults),
+            "seed {seed}: {faults}"
+        );
+    }
+    assert_eq!(Rate::new(0.0), None);
+    assert_eq!(Rate::new(f64::NAN), None);
 }
 
 /// The checks can fail: three defects, each noticed by the promise that it breaks.

@@ -164,3 +164,24 @@ fn tuning_that_cannot_be_is_refused_with_the_setting_and_what_to_do() {
     let beyond = refused("--send-buffer-bytes", "1073741824");
     assert_one_line_error(&beyond, &["tuning.send_buffer_bytes", "net.core.wmem_max"]);
 }
+
+#[test]
+fn a_load_that_no_simulated_cluster_can_have_is_refused_by_its_flag() {
+    for (flags, named) in [
+        (
+            &["--devices", "10", "--devices-min", "11"][..],
+            ["--devices-min 11", "--devices 10"],
+        ),
+        (&["--servers", "65"], ["--servers 65", "64"]),
+        (&["--servers", "2,3"], ["--servers", "--propagation"]),
+        (&["--message-rate", "0"], ["--message-rate", "0.01 to 100"]),
+        (&["--fault-rate", "often"], ["--fault-rate", "0.01 to 100"]),
+        (
+            &["--propagation", "global", "--fault-rate", "1"],
+            ["--fault-rate", "--propagation"],
+        ),
+    ] {
+        let output = run([&["sim"], flags].concat());
+        assert_one_line_error(&output, &named);
+    }
+}
