@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn a_later_list_counts_and_what_only_an_earlier_one_knows_stays_while_there_is_room() {
         let told = [
-            (version(5, 0), list(1_000, 1..=14)),
+            (version(5, 0), list(1_000, 1..AFFINITY_ENTRIES_MAX as u64)),
             (version(5, 1), list(90_000, [1, 20])),
             (version(9, 0), list(100_000, [30])),
         ];

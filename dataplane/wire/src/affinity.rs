@@ -4,7 +4,7 @@ use crate::codec::{DecodeError, Field, Reader};
 use crate::id::PartnerKey;
 
 /// How many partners a region keeps of a device: what 256 bytes a device leave room for, beside where it is and who it is.
-pub const AFFINITY_ENTRIES_MAX: usize = 15;
+pub const AFFINITY_ENTRIES_MAX: usize = 16;
 
 /// Which state of a device's list: later sessions' are later, and of one session's those that were told later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
