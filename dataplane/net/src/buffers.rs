@@ -64,6 +64,7 @@ impl Pool {
             group: self.group,
             index,
             length: length as u32,
+            followed: false,
         })))
     }
 
@@ -151,6 +152,7 @@ mod tests {
             group: a.group,
             index: a.index,
             length: a.length,
+            followed: a.followed,
         };
         pool.give_back(a);
         pool.give_back(forged);

@@ -7,7 +7,8 @@
 //!   back under another generation, but not before the next [`Driver::wait`]: until then the caller may not have looked at the
 //!   completion that ended it. An operation on a dead token does nothing: no panic, no completion.
 //! - **Receive.** Nothing is read before [`Driver::receive`]. The bytes of [`Completion::Received`] are in stream order, none
-//!   twice, none missing. Data that arrives together with the peer's FIN comes first, then one [`Completion::Eof`].
+//!   twice, none missing. Data that arrives together with the peer's FIN comes first, then one [`Completion::Eof`]; of the last of
+//!   it [`Buffer::is_followed`] says so.
 //!   A [`Buffer`] is the caller's until [`Driver::give_back`]; the driver never writes to it meanwhile. When all buffers are
 //!   out, reading waits; nothing is lost and nothing spins.
 //! - **Send.** At most one send is in flight per token: starting a second before the first's [`Completion::Sent`] is a defect of the
@@ -70,12 +71,19 @@ pub struct Buffer {
     pub(crate) group: BufferGroup,
     pub(crate) index: u32,
     pub(crate) length: u32,
+    pub(crate) followed: bool,
 }
 
 impl Buffer {
     /// How many bytes were received; never 0.
     pub fn length(&self) -> usize {
         self.length as usize
+    }
+
+    /// Whether more was there for certain when these bytes were read: further ones, or the end of the stream. The next receive brings it
+    /// without waiting for the peer. Where this is false there may be more all the same: what has only just come isn't always noticed.
+    pub fn is_followed(&self) -> bool {
+        self.followed
     }
 }
 

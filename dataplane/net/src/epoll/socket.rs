@@ -108,7 +108,8 @@ impl Socket {
             }
         };
         match answer {
-            Ok(Some(buffer)) => {
+            Ok(Some(mut buffer)) => {
+                buffer.followed = self.ended;
                 self.readable = buffer.length() == asked || self.ended;
                 if mode == ReceiveMode::Once {
                     self.receive = Receive::Idle;

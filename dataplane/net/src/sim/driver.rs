@@ -496,7 +496,8 @@ impl Network {
             let length = if short { rng.usize(1..=most) } else { most };
             Ok::<usize, ()>(end.inbound.read(&mut room[..length]))
         });
-        let Some(Ok(Some(buffer))) = lent else { return false };
+        let Some(Ok(Some(mut buffer))) = lent else { return false };
+        buffer.followed = end.inbound.arrived() > 0 || end.inbound.ended();
         if mode == ReceiveMode::Once {
             end.receive = Receive::Idle;
         }

@@ -74,7 +74,7 @@ impl Pool {
     }
 
     /// The buffer `index`, which a completion named, with the bytes in it.
-    pub(super) fn lend(&mut self, index: u16, length: u32) -> Buffer {
+    pub(super) fn lend(&mut self, index: u16, length: u32, followed: bool) -> Buffer {
         assert!(
             u32::from(index) < self.count && 0 < length && length <= self.bytes_each,
             "the kernel named buffer {index} with {length} bytes"
@@ -90,6 +90,7 @@ impl Pool {
             group: self.group,
             index: index.into(),
             length,
+            followed,
         }
     }
 

@@ -85,7 +85,10 @@ impl UringDriver {
         }
         match (outcome.error(), outcome.buffer) {
             (None, Some(index)) if outcome.result > 0 => {
-                let buffer = self.pools.of_mut(group).lend(index, outcome.result as u32);
+                let buffer = self
+                    .pools
+                    .of_mut(group)
+                    .lend(index, outcome.result as u32, outcome.followed);
                 completions.push(Completion::Received { token, buffer });
                 let over = socket.taken.add(self.waits, outcome.result as u32);
                 if over && outcome.more && group == BufferGroup::Device {

@@ -153,7 +153,7 @@ fn receive_twice(ring: &mut Ring, pools: &mut Pools, near: &mut UnixStream) -> R
             return Err(Unusable::at(step)(io::ErrorKind::InvalidData.into()));
         };
         let pool = pools.of_mut(BufferGroup::Device);
-        let buffer = pool.lend(index, outcome.result as u32);
+        let buffer = pool.lend(index, outcome.result as u32, outcome.followed);
         let same = pool.bytes(&buffer) == text;
         pool.give_back(buffer);
         if !same {

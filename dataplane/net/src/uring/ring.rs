@@ -20,6 +20,8 @@ pub(super) struct Outcome {
     pub(super) result: i32,
     /// The operation goes on.
     pub(super) more: bool,
+    /// Of a receive: the socket has further bytes, or its end has come.
+    pub(super) followed: bool,
     /// The buffer that the kernel chose.
     pub(super) buffer: Option<u16>,
 }
@@ -173,6 +175,7 @@ impl Ring {
                 key: entry.user_data(),
                 result: entry.result(),
                 more: cqueue::more(flags),
+                followed: cqueue::sock_nonempty(flags),
                 buffer: cqueue::buffer_select(flags),
             }
         }));

@@ -71,6 +71,7 @@ macro_rules! conformance {
                 a_flood_on_one_connection_does_not_hold_up_another;
             ends:
                 data_that_comes_with_the_fin_is_delivered_before_eof,
+                the_last_data_before_an_end_that_has_come_says_that_it_is_followed,
                 after_eof_sending_is_still_possible,
                 a_reset_in_the_middle_of_a_send_fails_the_send,
                 a_reset_fails_an_armed_receive,

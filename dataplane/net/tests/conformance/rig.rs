@@ -18,6 +18,8 @@ pub struct Model {
     armed: Option<ReceiveMode>,
     pub received: Vec<u8>,
     pub pieces: usize,
+    /// What the last piece said of what is behind it.
+    pub followed: bool,
     pub eof: bool,
     pub receive_failed: Option<io::ErrorKind>,
     /// A copy of what is in flight, to see that it comes back unchanged.
@@ -259,6 +261,7 @@ impl<D: Driver> Node<D> {
                 }
                 model.received.extend_from_slice(&bytes);
                 model.pieces += 1;
+                model.followed = buffer.is_followed();
                 match self.lending {
                     Lending::GiveBack => self.driver.give_back(buffer),
                     Lending::Hold => self.held.push((buffer, bytes)),

@@ -58,7 +58,9 @@ impl Bench {
     fn lend(&mut self, bytes: &[u8]) -> Buffer {
         self.near.write_all(bytes).unwrap();
         let outcome = self.receive();
-        let buffer = self.pool().lend(outcome.buffer.unwrap(), outcome.result as u32);
+        let buffer = self
+            .pool()
+            .lend(outcome.buffer.unwrap(), outcome.result as u32, outcome.followed);
         assert_eq!(self.pool().bytes(&buffer), bytes);
         buffer
     }
@@ -119,6 +121,7 @@ fn giving_back_twice_panics_in_debug() {
         group: buffer.group,
         index: buffer.index,
         length: buffer.length,
+        followed: buffer.followed,
     };
     bench.pool().give_back(buffer);
     bench.pool().give_back(forged);

@@ -38,6 +38,42 @@ pub fn data_that_comes_with_the_fin_is_delivered_before_eof<H: Harness>(rig: &mu
     Ok(())
 }
 
+pub fn the_last_data_before_an_end_that_has_come_says_that_it_is_followed<H: Harness>(rig: &mut Rig<H>) -> Outcome {
+    const LENGTH: usize = 30;
+    for finished in [false, true] {
+        let (node, peer, token) = rig.node_with_peer(Bounds::default())?;
+        rig.peers[peer].send(&pattern(1, 0, LENGTH));
+        if finished {
+            rig.peers[peer].finish();
+        }
+        // All of it arrives before the first byte is read, whatever stalls on the way.
+        rig.run_for(std::time::Duration::from_millis(100))?;
+        rig.drive("all data is read, piece by piece", |rig| {
+            let model = rig.nodes[node].of(token);
+            let short = model.pieces > 0 && model.received.len() < LENGTH;
+            ensure!(
+                !short || model.followed || !finished,
+                "the rest of the data is there, and a piece doesn't say so"
+            );
+            let all = model.received.len() == LENGTH;
+            if !all {
+                rig.nodes[node].receive(token, ReceiveMode::Once, BufferGroup::Device);
+            }
+            Ok(all)
+        })?;
+        let said = rig.nodes[node].of(token).followed;
+        ensure!(
+            said == finished,
+            "the last data says {said} of an end, and there is {finished}"
+        );
+        if finished {
+            rig.nodes[node].receive(token, ReceiveMode::Once, BufferGroup::Device);
+            rig.run("the end is seen", |rig| rig.nodes[node].of(token).eof)?;
+        }
+    }
+    Ok(())
+}
+
 pub fn after_eof_sending_is_still_possible<H: Harness>(rig: &mut Rig<H>) -> Outcome {
     let (node, peer, token) = rig.node_with_peer(Bounds::default())?;
     rig.nodes[node].receive(token, ReceiveMode::Stream, BufferGroup::Device);
