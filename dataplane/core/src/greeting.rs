@@ -7,7 +7,7 @@
 //!
 //! Pure: bytes and the time are arguments. What was read, the hello and whatever came behind it, stays together in the
 //! [`Introduction`], so that it can travel with the socket to another shard. Everything is refused at the first byte that makes it
-//! hopeless, and a connection holds at most [`GREETING_BYTES_MAX`] and one receive buffer.
+//! hopeless, and a connection holds at most [`GREETING_BYTES_MAX`], as many again behind them, and one receive buffer.
 
 use std::ops::Range;
 
@@ -24,6 +24,8 @@ use trunkline_wire::time::Instant;
 use crate::constants::HELLO_TIMEOUT;
 use crate::link::shard_of_node;
 
+/// Beyond so many bytes behind a hello it isn't asked what follows them.
+const REST_BYTES_MAX: usize = 1024;
 /// The most bytes of preface and hello together.
 pub const GREETING_BYTES_MAX: usize = PREFACE_BYTES + HEADER_BYTES + HELLO_BODY_BYTES_MAX;
 
@@ -96,6 +98,13 @@ impl Introduction {
     /// What was read behind the hello.
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.body.end..]
+    }
+
+    /// Takes what was received behind the hello before anybody was let in. False if that is enough: who has sent so much is let in
+    /// without a look at what follows.
+    pub fn take_rest(&mut self, input: &[u8]) -> bool {
+        self.bytes.extend_from_slice(input);
+        self.rest().len() < REST_BYTES_MAX
     }
 }
 

@@ -29,15 +29,17 @@ pub(crate) struct Connection {
 }
 
 /// ```text
-/// Greeting ─▶ InTransit ─▶ (another shard's)
-///     ├─────▶ Device ──┐
-///     ├─────▶ Link ────┼──▶ Lingering ──▶ Closing ──▶ (gone)
-///     └─refused────────┘
+/// Greeting ─▶ Introduced ─▶ InTransit ─▶ (another shard's)
+///     │           ├─────▶ Device ──┐
+///     │           ├─────▶ Link ────┼──▶ Lingering ──▶ Closing ──▶ (gone)
+///     └─refused───┴─refused────────┘
 /// ```
 #[derive(Debug)]
 pub(crate) enum State {
     /// Accepted, the hello not complete.
     Greeting(Box<Guest>),
+    /// The hello is complete, and something is behind it: the connection's end perhaps. Where nothing is, it goes on at once.
+    Introduced(Box<Introduction>),
     /// The hello is complete, and another shard owns the connection.
     InTransit(Box<Introduction>),
     Device {
@@ -100,7 +102,11 @@ impl State {
         match self {
             State::Link { .. } => LINK_BYTES_HARD_MAX,
             State::Device { .. } => DEVICE_BYTES_MAX,
-            State::Greeting(_) | State::InTransit(_) | State::Lingering { .. } | State::Closing => REFUSAL_BYTES_MAX,
+            State::Greeting(_)
+            | State::Introduced(_)
+            | State::InTransit(_)
+            | State::Lingering { .. }
+            | State::Closing => REFUSAL_BYTES_MAX,
         }
     }
 }

@@ -364,6 +364,9 @@ impl<D: Driver> Shard<D> {
                 Some(State::Greeting(guest)) if guest.greeting.deadline() <= now.at => {
                     self.refuse(now, token, Refusal::TimedOut);
                 }
+                Some(State::Introduced(introduction)) if introduction.deadline <= now.at => {
+                    self.refuse(now, token, Refusal::TimedOut);
+                }
                 Some(State::Lingering { until, .. }) if *until <= now.at => self.close(token),
                 _ => {}
             }
@@ -433,7 +436,7 @@ impl<D: Driver> Shard<D> {
     fn send_elsewhere(&mut self, now: Now, token: Token, go: &GoAway) {
         let port = match self.table.get(token).map(|connection| &connection.state) {
             Some(State::Greeting(guest)) => guest.greeting.port(),
-            Some(State::InTransit(introduction)) => introduction.port,
+            Some(State::Introduced(introduction) | State::InTransit(introduction)) => introduction.port,
             Some(State::Device { .. } | State::Link { .. } | State::Lingering { .. } | State::Closing) | None => return,
         };
         match port {

@@ -30,6 +30,7 @@ tally! {
         refused_unauthorized => "Connections refused: device token missing, wrong or expired.",
         refused_not_served => "Connections refused: a full session at a server that takes messages in only.",
         hellos_incomplete => "Connections that ended before their hello was complete.",
+        hellos_abandoned => "Connections that had ended when their hello was read; nobody was let in.",
         devices_malformed => "Device sessions closed: a frame that can't be read.",
         devices_too_long => "Device sessions closed: a frame that is too long.",
         devices_overflowed => "Device sessions closed: more waits for the device than any bound allows.",

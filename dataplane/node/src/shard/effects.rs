@@ -157,7 +157,9 @@ impl<D: Driver> Shard<D> {
             State::Closing | State::Lingering { .. } => {}
             // Never connected, perhaps: the driver tells by failing the send.
             State::Link { .. } if connection.out.pending() == 0 => self.close(token),
-            State::Link { .. } | State::Greeting(_) | State::InTransit(_) => self.linger(now, token),
+            State::Link { .. } | State::Greeting(_) | State::Introduced(_) | State::InTransit(_) => {
+                self.linger(now, token)
+            }
             State::Device { .. } => debug_assert!(false, "the book closes no device"),
         }
     }

@@ -145,13 +145,35 @@ impl<D: Driver> Shard<D> {
                 self.go_on(now, token, link, framer, part);
             }
             Some(State::Greeting(guest)) => {
+                let followed = buffer.is_followed();
                 let answer = guest.greeting.feed(now.wall_ms, &self.door, bytes);
                 self.driver.give_back(buffer);
-                self.greeted(now, token, answer);
+                match answer {
+                    Ok(Some(introduction)) if followed => self.introduced(token, introduction),
+                    answer => self.greeted(now, token, answer),
+                }
+            }
+            Some(State::Introduced(introduction)) => {
+                let look_on = introduction.take_rest(bytes) && buffer.is_followed();
+                let introduction = (!look_on).then(|| introduction.as_ref().clone());
+                self.driver.give_back(buffer);
+                match introduction {
+                    None => self.driver.receive(token, ReceiveMode::Once, BufferGroup::Device),
+                    Some(introduction) => self.greeted(now, token, Ok(Some(introduction))),
+                }
             }
             Some(State::Lingering { .. } | State::InTransit(_) | State::Closing) | None => {
                 self.driver.give_back(buffer)
             }
+        }
+    }
+
+    /// The hello is complete, and more is there. A connection that waited long to be accepted and read may have been given up, and its
+    /// device be connected elsewhere by now: nobody is let in before it is known that the end isn't there.
+    fn introduced(&mut self, token: Token, introduction: Introduction) {
+        if let Some(connection) = self.table.get_mut(token) {
+            connection.state = State::Introduced(Box::new(introduction));
+            self.driver.receive(token, ReceiveMode::Once, BufferGroup::Device);
         }
     }
 
@@ -341,7 +363,11 @@ impl<D: Driver> Shard<D> {
         match &mut connection.state {
             State::Closing => return,
             State::Device { session, .. } => self.router.device_sent(now, *session, length),
-            State::Greeting(_) | State::InTransit(_) | State::Link { .. } | State::Lingering { .. } => {}
+            State::Greeting(_)
+            | State::Introduced(_)
+            | State::InTransit(_)
+            | State::Link { .. }
+            | State::Lingering { .. } => {}
         }
         connection.out.sent(bytes, &mut self.spares);
         self.queued_bytes -= length;
@@ -374,6 +400,7 @@ impl<D: Driver> Shard<D> {
         match self.state(token) {
             None | Some(State::Closing) => return,
             Some(State::Greeting(_)) => self.counters.hellos_incomplete += 1,
+            Some(State::Introduced(_)) => self.counters.hellos_abandoned += 1,
             // The socket itself is being handed over; its new owner will see the end.
             Some(State::InTransit(_)) => return,
             Some(State::Device { session, .. }) => {

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::net::TcpStream;
 
 use trunkline_net::epoll::{EpollDriver, Options};
+use trunkline_wire::common::Ping;
 use trunkline_wire::device::{Credentials, Hello, PingIntervalMs, Purpose};
 use trunkline_wire::id::{Epoch, IdRef, Instance};
 use trunkline_wire::preface::{Preface, Side, Versions};
@@ -125,6 +126,28 @@ fn a_connection_moves_once_to_the_shard_that_owns_its_device() {
             .iter()
             .all(|shard| shard.table.is_empty() && shard.driver.open() == 0)
     });
+}
+
+#[test]
+fn who_has_left_before_the_hello_was_read_is_not_let_in_wherever_the_device_belongs() {
+    let mut pair = pair(100);
+    let ids: Vec<String> = (0..2).flat_map(|shard| pair.devices_of(shard, 2)).collect();
+    for (index, id) in ids.iter().enumerate() {
+        let mut stream = pair.connect(id);
+        if index % 2 == 1 {
+            use std::io::Write;
+
+            stream.write_all(&Ping { token: 1 }.to_vec()).unwrap();
+        }
+        // Its end is behind what it said, and all of it is there before anybody looks.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    pair.turns(|pair| pair.shards[0].counters.hellos_abandoned == 4);
+    assert_eq!(pair.shards[0].counters.connections_handed_over, 0);
+    pair.turns(|pair| pair.shards[0].table.is_empty());
+    for shard in &pair.shards {
+        assert_eq!(shard.router.counters().sessions_closed, 0, "there never was a session");
+    }
 }
 
 #[test]
