@@ -45,7 +45,7 @@ pub enum State {
 /// Whether a session that is being registered is known to an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// None has answered yet.
+    /// None that is asked for the device has answered yet.
     NotYet,
     /// One has taken it, at least.
     Somewhere,

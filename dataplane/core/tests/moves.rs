@@ -465,6 +465,24 @@ fn a_standby_is_told_of_every_session_and_asked_by_nobody() {
 }
 
 #[test]
+fn that_a_standby_knows_a_device_lets_nobody_find_it() {
+    let mut cluster = cluster();
+    let name = in_r(&mut cluster, "d");
+    let standby = with_standby(2);
+    ALL.iter()
+        .for_each(|&host| cluster.apply_map(host, Arc::clone(&standby)));
+    cluster.run_ms(10);
+    cluster.hold(A, R1);
+    let conn = cluster.connect(A, &name);
+    cluster.run_ms(1_000);
+    assert!(known_at(&mut cluster, R2, R, &name).is_some());
+    assert_eq!(cluster.epoch(conn), None, "the instance has not heard of it");
+    cluster.let_go(A, R1);
+    cluster.run_ms(10);
+    assert!(cluster.epoch(conn).is_some());
+}
+
+#[test]
 fn a_standby_answers_whoever_has_another_map_and_knows_all_when_it_becomes_an_instance() {
     let mut cluster = cluster();
     let name = in_r(&mut cluster, "d");

@@ -231,8 +231,13 @@ impl Router {
         match &mut device.state {
             State::Registering { waiting, found, .. } if answer.highest == answer.epoch => {
                 waiting.retain(|&waited| waited != (answer.region, from));
-                let alone = std::mem::replace(found, Found::Somewhere) == Found::Nowhere;
-                if waiting.is_empty() || alone {
+                // Standbys, and the instances of a region that the device is about to come to, know it and are not asked.
+                let instances = self.map.instances(self.map.region_of(answer.device));
+                let alone = *found == Found::Nowhere;
+                if instances.contains(&from) || instances.is_empty() {
+                    *found = Found::Somewhere;
+                }
+                if *found == Found::Somewhere && (waiting.is_empty() || alone) {
                     self.welcome(now, session, out);
                 }
             }
