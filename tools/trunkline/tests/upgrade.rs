@@ -12,6 +12,7 @@ fn a_cluster_is_upgraded_process_by_process_under_traffic() {
 
 #[cfg(feature = "next-version")]
 mod two_versions {
+    use std::collections::BTreeMap;
     use std::net::SocketAddr;
     use std::time::Instant;
 
