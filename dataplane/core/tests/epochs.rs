@@ -88,6 +88,22 @@ fn the_first_registration_of_a_session_not_yet_welcomed_is_raised_above_a_higher
 }
 
 #[test]
+fn a_server_mints_above_the_newer_session_that_it_knows_without_asking_the_region() {
+    let mut cluster = two_servers();
+    let device = cluster.device_in(0, "d");
+    cluster.set_wall_ahead(B, 3_600_000);
+    cluster.welcome(C, &device);
+    let elsewhere = cluster.welcome(B, &device);
+    let elsewhere = cluster.epoch(elsewhere).unwrap();
+    // Presents nothing, at a server whose clock is an hour behind, and that was told of the session at the other one.
+    let back = cluster.welcome(C, &device);
+    let back = cluster.epoch(back).unwrap();
+    assert!(back > elsewhere, "{back} is above {elsewhere}");
+    let raised = cluster.router(C).counters().sessions_raised;
+    assert_eq!(raised, 0, "what the server knew was enough");
+}
+
+#[test]
 fn after_the_welcome_a_higher_answer_means_lost() {
     let mut cluster = two_servers();
     let device = cluster.device_in(0, "d");

@@ -44,6 +44,8 @@ impl Router {
                     .of_device(key)
                     .map(|(before, session)| (before, session.epoch));
                 let above = before.map_or(presented, |(_, epoch)| presented.max(epoch));
+                // A session elsewhere that is known is older than this one, which has come just now.
+                let above = self.superseded.get(&key).map_or(above, |&known| above.max(known));
                 let epoch = self.clock.mint(now.wall_ms, above);
                 if let Some((before, _)) = before.filter(|_| !trunkline_wire::planted!(OldSessionStays)) {
                     // The region learns of the new session by its registration.
