@@ -477,6 +477,11 @@ impl Logic {
         &self.state
     }
 
+    /// Whether a member is connected.
+    pub fn is_online(&self, node: NodeId) -> bool {
+        self.online.contains_key(&node)
+    }
+
     /// How a member is connected: which of its starts, the protocol version, and what it says that it runs.
     #[cfg(feature = "next-version")]
     pub fn spoken(&self, node: NodeId) -> Option<(Peer, Option<&str>)> {

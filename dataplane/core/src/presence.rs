@@ -258,6 +258,11 @@ impl Presence {
         self.entries.len()
     }
 
+    /// Entries of all tables: of those who are connected, and of those who have left lately.
+    pub fn entries(&self) -> usize {
+        self.entries.len() + self.removed.len() + self.forget.len() + self.secondhand.len()
+    }
+
     /// What the devices that are connected take from memory, in bytes: without those who have left lately.
     pub fn bytes(&self) -> usize {
         self.entries.bytes()

@@ -189,6 +189,11 @@ impl Table {
         self.slab.len()
     }
 
+    /// Entries of all tables and queues, those left over from before included.
+    pub fn entries(&self) -> usize {
+        self.slab.len() + self.by_id.len() + self.first.len() + self.later.len()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()

@@ -353,6 +353,14 @@ impl<D: Driver> Shard<D> {
         &self.driver
     }
 
+    /// Whether a connection that has not said hello in time is still there. Looks at every connection.
+    pub fn has_overdue_guest(&self, now: Instant) -> bool {
+        self.table.iter().any(|(_, connection)| match &connection.state {
+            State::Greeting(guest) => guest.greeting.deadline() < now,
+            _ => false,
+        })
+    }
+
     /// Timers of connections that the core doesn't know: greetings and lingerings.
     fn expire(&mut self, now: Now) {
         while let Some(&Reverse((at, token))) = self.timers.peek() {

@@ -45,6 +45,13 @@ impl Run {
                 format!("{lost} devices lost their connections though nothing was wrong"),
             );
         }
+        let parted = after.control_sessions_lost - before.control_sessions_lost;
+        if parted > 0 && !self.cluster.headless {
+            return fail(
+                Promise::Convergence,
+                format!("{parted} sessions with control were lost though nothing was wrong"),
+            );
+        }
         let retries = after.retries - before.retries;
         if retries > 0 {
             return fail(
@@ -94,13 +101,17 @@ impl Run {
     /// What a node knows of devices may be old, and costs a hop. Once: who was told better goes straight the next time.
     fn no_way_twice_astray(&mut self) -> Checked {
         self.round()?;
-        let before = self.cluster.counter_sum("forwards_not_here");
+        let sums =
+            |run: &Run| ["forwards_not_here", "direct_missed_location"].map(|name| run.cluster.counter_sum(name));
+        let before = sums(self);
         self.round()?;
-        let astray = self.cluster.counter_sum("forwards_not_here") - before;
-        if astray == 0 {
-            return Ok(());
-        }
-        let what = format!("{astray} messages went once more where their recipients no longer are");
+        let after = sums(self);
+        let (astray, unknown) = (after[0] - before[0], after[1] - before[1]);
+        let what = match (astray, unknown) {
+            (0, 0) => return Ok(()),
+            (0, _) => format!("{unknown} messages found once more nothing of where their recipients are"),
+            (_, _) => format!("{astray} messages went once more where their recipients no longer are"),
+        };
         let now = self.cluster.now();
         Err(self
             .cluster

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -22,9 +23,11 @@ use trunkline_wire::preface::Versions;
 use trunkline_wire::time::Instant;
 
 use crate::devices::{Device, Phone};
+use crate::impostor::Impostor;
 use crate::journal::DeviceNo;
 use crate::ledger::Ledger;
 use crate::node::{NodeHost, NodeNo, NodeSpec, Site};
+use crate::overload::Effort;
 use crate::promise::{Checked, Promise};
 use crate::strangers::Strangers;
 use crate::timers::Timers;
@@ -79,6 +82,7 @@ enum Actor {
     Control,
     Phone(usize),
     Strangers,
+    Impostor,
 }
 
 /// See the module's text.
@@ -87,7 +91,7 @@ pub struct Cluster {
     pub(crate) site: Site,
     pub(crate) spec: Spec,
     pub(crate) nodes: Vec<NodeHost>,
-    control: Option<Server<SimDriver, MemoryStore>>,
+    pub(crate) control: Option<Server<SimDriver, MemoryStore>>,
     #[cfg(feature = "next-version")]
     pub(crate) control_versions: Versions,
     pub(crate) mix: Mix,
@@ -109,6 +113,8 @@ pub struct Cluster {
     /// Nodes without descriptors.
     pub(crate) starved: BTreeSet<NodeNo>,
     stranger: Option<Strangers>,
+    impostor: Option<Impostor>,
+    pub(crate) effort: Effort,
     /// By driver; their ids count up.
     actors: Vec<Option<Actor>>,
     timers: Timers,
@@ -151,6 +157,8 @@ impl Cluster {
             headless: false,
             starved: BTreeSet::new(),
             stranger: None,
+            impostor: None,
+            effort: Effort::default(),
             actors: Vec::new(),
             timers: Timers::default(),
             check_at: Instant::ZERO,
@@ -301,10 +309,34 @@ impl Cluster {
         self.set_deadline(id, Instant::ZERO);
     }
 
-    /// Ends the control plane, as a crash does.
+    /// Somebody with the cluster's secret takes the place of the control plane, which is gone, and offers bad maps. False if no node has
+    /// a good one.
+    pub(crate) fn start_impostor(&mut self) -> bool {
+        let maps = self.nodes.iter().filter_map(|host| {
+            let map = host.process.as_ref()?.agent.map();
+            (map.id().version > 0).then(|| Arc::clone(map))
+        });
+        let Some(good) = maps.max_by_key(|map| map.id().version) else {
+            return false;
+        };
+        let seed = self.rng.u64(..);
+        let Site { world, keys, control } = &self.site;
+        let impostor = Impostor::new(world, keys, *control, good, seed);
+        let id = impostor.id();
+        self.impostor = Some(impostor);
+        self.act(id, Actor::Impostor);
+        true
+    }
+
+    pub(crate) fn has_impostor(&self) -> bool {
+        self.impostor.is_some()
+    }
+
+    /// Ends the control plane, or who has taken its place, as a crash does.
     pub(crate) fn end_control(&mut self) {
         self.control = None;
-        let control = |(_, actor): &(usize, &Option<Actor>)| **actor == Some(Actor::Control);
+        self.impostor = None;
+        let control = |(_, actor): &(usize, &Option<Actor>)| matches!(actor, Some(Actor::Control | Actor::Impostor));
         let gone = self.actors.iter().enumerate().filter(control);
         let gone: Vec<DriverId> = gone.map(|(id, _)| DriverId(id as u32)).collect();
         self.forget(&gone);
@@ -503,19 +535,27 @@ impl Cluster {
             // Its driver is named when the pause is over.
             return Ok(());
         }
+        if let Some(until) = self.effort.busy(now, id) {
+            self.set_deadline(id, until);
+            return Ok(());
+        }
         self.turns += 1;
         match actor {
             Actor::Shard(node, shard) => {
                 if let Some(process) = &mut self.nodes[node.0].process {
-                    process.shards[shard]
-                        .turn(Some(now))
-                        .expect("a simulated driver doesn't fail");
+                    let shard = &mut process.shards[shard];
+                    let frames = shard.counters().frames_received;
+                    shard.turn(Some(now)).expect("a simulated driver doesn't fail");
+                    self.effort.spend(now, id, shard.counters().frames_received - frames);
                 }
                 self.reschedule_node(node);
                 self.check_turn(node, shard)?;
                 self.go_on_draining(node);
             }
             Actor::Agent(node) => {
+                if let Some(process) = &self.nodes[node.0].process {
+                    self.watch.steward.settled(node, process.map_settled());
+                }
                 if self.nodes[node.0].agent_turn(&self.site, now) {
                     self.adopt_node(node);
                 }
@@ -527,9 +567,15 @@ impl Cluster {
                     control.turn(Some(now)).expect("a simulated driver doesn't fail");
                     let deadline = control.deadline();
                     self.set_deadline(id, deadline);
+                    self.check_moves()?;
                 }
             }
             Actor::Phone(phone) => self.phone_turn(phone)?,
+            Actor::Impostor => {
+                if let Some(impostor) = &mut self.impostor {
+                    impostor.turn();
+                }
+            }
             Actor::Strangers => {
                 if let Some(stranger) = &mut self.stranger {
                     stranger.turn();
@@ -546,8 +592,10 @@ impl Cluster {
         let now = self.now();
         if self.nodes[node.0].drained(now) {
             self.note(format!("{} is gone", self.nodes[node.0].spec.name));
+            let member = self.nodes[node.0].left_as_member();
             self.end_node(node);
             self.watch.left.insert(node);
+            self.note_leave(node, member);
         } else {
             self.reschedule_node(node);
         }
@@ -558,8 +606,10 @@ impl Cluster {
         let Some(process) = &mut self.nodes[node.0].process else {
             return;
         };
+        let now = self.site.world.now();
         for (id, deadline) in process.deadlines() {
-            self.timers.set(id, deadline);
+            // Who is busy looks for what has come when it is through.
+            self.timers.set(id, self.effort.busy(now, id).unwrap_or(deadline));
         }
     }
 

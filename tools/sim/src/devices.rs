@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use trunkline_client::{
-    DeviceIndex, DeviceOptions, Event, Fleet, Guarantee, Instance, PingIntervalMs, Purpose, StopReason, TtlMs,
+    DeviceIndex, DeviceOptions, Event, Fleet, Guarantee, Instance, Loss, PingIntervalMs, Purpose, StopReason, TtlMs,
 };
 use trunkline_net::sim::{SimDriver, SimOptions};
 use trunkline_wire::id::{DeviceId, DeviceKey};
@@ -233,7 +233,16 @@ impl Cluster {
                 }
                 Event::Message(message) => ledger.shown(now, device, &message)?,
                 Event::Report(report) => suspects.extend(ledger.reported(now, device, &report)?),
-                Event::Disconnected { reason, .. } => ledger.disconnected(now, device, reason.to_string()),
+                Event::Disconnected { reason, retry_in, .. } => {
+                    // Who was told of a newer session, or where to go, knows that it is waited for.
+                    let at_once = retry_in.is_zero() && !matches!(reason, Loss::Superseded(_) | Loss::Left);
+                    let reason = reason.to_string();
+                    if at_once {
+                        let what = format!("{device} connects again at once after: {reason}");
+                        return Err(ledger.violation(now, Promise::NoMetastability, what, None, &[device]));
+                    }
+                    ledger.disconnected(now, device, reason);
+                }
                 Event::Stopped { reason } => {
                     ledger.disconnected(now, device, format!("it stops: {reason}"));
                     let promise = match reason {

@@ -97,6 +97,7 @@ impl Cluster {
             "the next commit of control fails; on disk nevertheless: {reaches_disk}"
         ));
         self.store.fail_commit(0, reaches_disk);
+        self.watch.steward.disturbed();
     }
 
     /// Kills the control plane. What it has committed stays on its disk.
@@ -104,10 +105,22 @@ impl Cluster {
         self.note(format!("control is killed ({death:?})"));
         self.site.world.kill(CONTROL, death);
         self.end_control();
+        self.watch.steward.disturbed();
     }
 
-    /// Starts the control plane after it was killed.
+    /// Kills the control plane, and lets one take its place that offers bad maps.
+    pub fn replace_control(&mut self) {
+        self.kill_control(Death::Visible);
+        if self.start_impostor() {
+            self.note("somebody who offers bad maps takes control's place".to_owned());
+        }
+    }
+
+    /// Starts the control plane after it was killed; who has taken its place is killed.
     pub fn revive_control(&mut self) {
+        if self.has_impostor() {
+            self.kill_control(Death::Visible);
+        }
         self.note("control is started".to_owned());
         self.start_control();
     }
@@ -198,6 +211,7 @@ impl Cluster {
             let now = self.now();
             self.watch.pairs.trouble(node, now);
             self.watch.trouble(now);
+            self.watch.steward.disturbed();
         }
     }
 

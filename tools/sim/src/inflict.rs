@@ -74,6 +74,7 @@ impl Run {
             Kind::KillInstance | Kind::KillServer => self.kill(kind == Kind::KillInstance, span),
             Kind::KillRegion => self.kill_region(span),
             Kind::KillControl => self.kill_control(span),
+            Kind::ReplaceControl => self.replace_control(span),
             Kind::CrashUnwritten => self.crash_unwritten(span),
             Kind::DrainServer | Kind::DrainInstance => self.drain(kind == Kind::DrainInstance, span),
             Kind::Cut => self.cut(Direction::Both, span),
@@ -186,6 +187,15 @@ impl Run {
         }
         let death = self.draw_death();
         self.cluster.kill_control(death);
+        self.end_in(span, End::ReviveControl);
+        Some(())
+    }
+
+    fn replace_control(&mut self, span: Duration) -> Option<()> {
+        if !self.cluster.control_runs() {
+            return None;
+        }
+        self.cluster.replace_control();
         self.end_in(span, End::ReviveControl);
         Some(())
     }

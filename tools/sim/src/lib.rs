@@ -14,7 +14,10 @@
 //! | `scenario`, `inflict` | the kinds of faults, and what each does |
 //! | `calm` | what must hold once all faults are over |
 //! | `versions` | who speaks which version of the protocol, and what must come of it |
+//! | `steward` | what control does, held against what its nodes have done |
 //! | `headless` | what must hold without a control plane, and when it is back |
+//! | `overload` | more load than the servers can take, and what must hold when it is gone |
+//! | `impostor` | a control plane that offers bad maps |
 //! | `strangers` | who says what no library would |
 //! | `planted` | defects that are put in to see that each is noticed |
 //! | `propagation` | what telling everybody of every connect would cost, beside what we do |
@@ -30,12 +33,14 @@ pub mod cluster;
 pub mod devices;
 pub mod faults;
 mod headless;
+mod impostor;
 mod inflict;
 pub mod journal;
 pub mod ledger;
 mod model;
 pub mod moves;
 mod node;
+mod overload;
 mod pairs;
 #[cfg(feature = "planted")]
 pub mod planted;
@@ -44,6 +49,7 @@ pub mod propagation;
 mod recall;
 pub mod scale;
 pub mod scenario;
+mod steward;
 mod strangers;
 mod sums;
 pub mod swarm;

@@ -233,6 +233,7 @@ impl Cluster {
     pub(crate) fn breach(&self, node: NodeNo, breach: Breach) -> Box<Violation> {
         let (promise, what) = match breach {
             Breach::Conservation(what) => (Promise::Conservation, what),
+            Breach::Fencing(what) => (Promise::OneWinner, what),
             Breach::Bounds(what) => (Promise::Bounds, what),
         };
         let what = format!("{}: {what}", self.nodes[node.0].spec.name);

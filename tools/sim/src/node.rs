@@ -75,6 +75,8 @@ pub(crate) struct Process {
     departure: Option<Departure>,
     /// The agent was told to leave.
     leaving: bool,
+    /// Control knew it then.
+    left_as_member: bool,
 }
 
 /// What all nodes are told.
@@ -147,6 +149,7 @@ impl NodeHost {
             seed: random.u64(..),
             departure: None,
             leaving: false,
+            left_as_member: false,
         });
         self.draining = false;
         self.start_shards(site);
@@ -188,9 +191,15 @@ impl NodeHost {
             }
         }
         if !std::mem::replace(&mut process.leaving, true) {
+            process.left_as_member = process.agent.is_member();
             process.agent.leave();
         }
         process.agent.has_left()
+    }
+
+    /// Whether control knew the node when it left.
+    pub(crate) fn left_as_member(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.left_as_member)
     }
 
     /// Gives the agent a turn; true if there are shards now that were not there before.
@@ -284,6 +293,11 @@ impl Process {
             .iter_mut()
             .map(|shard| (shard.driver().id(), shard.deadline()));
         std::iter::once(agent).chain(shards)
+    }
+
+    /// The version of the map that all its shards have settled.
+    pub(crate) fn map_settled(&self) -> u64 {
+        self.stats.map_settled()
     }
 
     /// The version of the map that its slowest shard uses.

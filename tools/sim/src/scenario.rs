@@ -13,6 +13,8 @@ pub enum Kind {
     KillRegion,
     /// The control plane dies.
     KillControl,
+    /// One that offers bad maps takes its place.
+    ReplaceControl,
     /// A node, or control, can't write to its disk any more, and dies a moment later: what it did without a write is lost.
     CrashUnwritten,
     /// A server is told to go, as by SIGTERM.
@@ -75,7 +77,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 33] = [
+    pub const ALL: [Kind; 34] = [
         Kind::KillInstance,
         Kind::KillServer,
         Kind::KillRegion,
@@ -109,6 +111,7 @@ impl Kind {
         Kind::AbortMove,
         Kind::RemoveInstance,
         Kind::AddInstance,
+        Kind::ReplaceControl,
     ];
 
     /// For people and reports.
@@ -118,6 +121,7 @@ impl Kind {
             Kind::KillServer => "kill server",
             Kind::KillRegion => "kill region",
             Kind::KillControl => "kill control",
+            Kind::ReplaceControl => "replace control",
             Kind::CrashUnwritten => "crash unwritten",
             Kind::DrainServer => "drain server",
             Kind::DrainInstance => "drain instance",
@@ -175,7 +179,11 @@ enum Shape {
     TwoRegions,
     TwoShards,
     NoControl,
+    FewDevices,
 }
+
+/// What may happen in a swarm: all but what no operator would do to a cluster that is to go on as if nothing had been.
+const SWARM: &[Kind] = Kind::ALL.split_last().expect("there are kinds").1;
 
 impl Scenario {
     /// All of them; the first is the usual one.
@@ -183,7 +191,7 @@ impl Scenario {
         Scenario {
             name: "swarm",
             about: "each seed its own mix of all kinds of faults",
-            kinds: &Kind::ALL,
+            kinds: SWARM,
             every_ms: (300, 4_000),
             shape: Shape::Drawn,
         },
@@ -358,6 +366,27 @@ impl Scenario {
             every_ms: (200, 1_500),
             shape: Shape::TwoInstances,
         },
+        Scenario {
+            name: "overload",
+            about: "more is sent than the servers can take, and then as much as before",
+            kinds: &[Kind::Churn],
+            every_ms: (2_000, 5_000),
+            shape: Shape::FewDevices,
+        },
+        Scenario {
+            name: "impostor",
+            about: "one that offers bad maps takes control's place for a while",
+            kinds: &[
+                Kind::ReplaceControl,
+                Kind::ReplaceControl,
+                Kind::KillServer,
+                Kind::KillInstance,
+                Kind::MoveSlots,
+                Kind::Churn,
+            ],
+            every_ms: (300, 2_000),
+            shape: Shape::TwoRegions,
+        },
     ];
 
     /// The usual one.
@@ -380,6 +409,11 @@ impl Scenario {
         self.shape == Shape::NoControl
     }
 
+    /// Whether there is too much to do for a while.
+    pub(crate) fn overloads(&self) -> bool {
+        self.shape == Shape::FewDevices
+    }
+
     pub(crate) fn shape(&self, spec: &mut Spec) {
         match self.shape {
             Shape::Drawn => {}
@@ -389,6 +423,11 @@ impl Scenario {
             Shape::TwoShards => spec.two_shards_every = 1,
             // One that is alone would have nobody to answer while it restarts, with control or without.
             Shape::NoControl => spec.instances = 2,
+            // Each sends much, and all that there is to do is at few shards.
+            Shape::FewDevices => {
+                spec.devices = spec.devices.min(8);
+                spec.two_shards_every = 0;
+            }
         }
     }
 }

@@ -13,6 +13,10 @@ pub(crate) struct Sums {
     pub(crate) taken_in: u64,
     pub(crate) taken_in_confirmed: u64,
     pub(crate) retries: u64,
+    /// Tries of messages that had found no way before.
+    pub(crate) retries_free: u64,
+    /// Begins and ends of sessions.
+    pub(crate) turnover: u64,
     pub(crate) written: u64,
     pub(crate) written_confirmed: u64,
     /// Fire-and-forget messages that were dropped, for whatever reason.
@@ -23,6 +27,8 @@ pub(crate) struct Sums {
     pub(crate) lost: u64,
     /// Dials of nodes.
     pub(crate) dialled: u64,
+    /// Sessions of nodes with the control plane, or attempts at one, that failed.
+    pub(crate) control_sessions_lost: u64,
 }
 
 impl Sums {
@@ -36,11 +42,15 @@ impl Sums {
 
     /// Adds what a process has counted.
     pub(crate) fn add(&mut self, process: &Process) {
+        self.control_sessions_lost += process.agent.counters().control_sessions_lost;
         for shard in &process.shards {
             let Counters {
                 messages_in,
                 messages_in_confirmed,
                 retries,
+                retries_free,
+                sessions_opened,
+                sessions_closed,
                 messages_delivered,
                 messages_delivered_confirmed,
                 dropped_offline,
@@ -54,6 +64,8 @@ impl Sums {
             self.taken_in_confirmed += messages_in_confirmed;
             // One that burdened no budget is the first that leaves: no further copy comes of it.
             self.retries += retries;
+            self.retries_free += retries_free;
+            self.turnover += sessions_opened + sessions_closed;
             self.written += messages_delivered;
             self.written_confirmed += messages_delivered_confirmed;
             self.dropped += dropped_offline + dropped_expired + dropped_busy + dropped_no_way;

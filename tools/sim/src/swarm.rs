@@ -244,7 +244,10 @@ impl Run {
             false => None,
         };
         let sent_before = self.cluster.ledger().totals().sent;
-        self.traffic(options.faulty, true)?;
+        match options.scenario.overloads() {
+            true => self.overload()?,
+            false => self.traffic(options.faulty, true)?,
+        }
         let sent_faulty = self.cluster.ledger().totals().sent - sent_before;
         self.ends.clear();
         self.cluster.heal_all();

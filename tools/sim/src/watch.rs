@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_client::Purpose;
-use trunkline_core::constants::{FENCING, GONE_AFTER, LEASE, RETRIES_A_SECOND, RETRIES_PERCENT, SUSPECT_AFTER};
+use trunkline_core::constants::{
+    FENCING, GONE_AFTER, LEASE, RETRIES_A_SECOND, RETRIES_PERCENT, SUSPECT_AFTER, TOMBSTONE,
+};
 use trunkline_core::counters::Counters;
 use trunkline_core::link::LinkStatus;
 use trunkline_core::router::Router;
@@ -23,6 +25,7 @@ use crate::node::NodeNo;
 use crate::pairs::Pairs;
 use crate::promise::{Checked, Promise};
 use crate::recall::Recalls;
+use crate::steward::Steward;
 use crate::sums::Sums;
 
 /// What was seen before.
@@ -31,6 +34,7 @@ pub(crate) struct Watch {
     pub(crate) model: Model,
     pub(crate) pairs: Pairs,
     pub(crate) recalls: Recalls,
+    pub(crate) steward: Steward,
     /// What processes that are gone had counted.
     pub(crate) dead: Sums,
     /// Devices with several sessions, and since when.
@@ -50,6 +54,8 @@ pub(crate) struct Watch {
     dials: (Instant, u64),
     /// Confirmed messages and retries of each running node so far, at past times.
     retries: BTreeMap<NodeNo, VecDeque<(Instant, u64, u64)>>,
+    /// Begins and ends of sessions so far, and messages with their retries, at past times.
+    activity: VecDeque<(Instant, u64, u64)>,
     /// Nodes that were told to go and went, until they are members again.
     pub(crate) left: BTreeSet<NodeNo>,
     /// When something was last wrong between nodes.
@@ -123,10 +129,11 @@ impl Cluster {
         self.note_trouble(now);
         self.note_returns(now);
         self.check_maps(now)?;
-        self.check_bounds()?;
+        self.check_bounds(now)?;
         self.check_links(now)?;
         self.check_retries(now)?;
         self.check_totals(now)?;
+        self.check_leaves(now)?;
         #[cfg(feature = "next-version")]
         self.check_versions(crate::versions::When::Underway)?;
         let sessions = self.sessions();
@@ -217,6 +224,13 @@ impl Cluster {
             }
             let name = &self.nodes[index].spec.name;
             let fail = |promise, what| Err(self.ledger.violation(now, promise, what, None, &[]));
+            if let Some(before) = before.filter(|before| before.version > 0 && before.lineage != id.lineage) {
+                let what = format!(
+                    "{name} uses a map of lineage {:x} after one of {:x}",
+                    id.lineage, before.lineage
+                );
+                return fail(Promise::MapValidity, what);
+            }
             if let Some(before) = before.filter(|before| before.version > id.version) {
                 let what = format!("{name} uses map version {} after {}", id.version, before.version);
                 return fail(Promise::MapVersions, what);
@@ -269,11 +283,19 @@ impl Cluster {
     }
 
     /// Every table of every shard.
-    fn check_bounds(&mut self) -> Checked {
+    fn check_bounds(&mut self, now: Instant) -> Checked {
+        let long_ago = Instant::from_micros(now.micros().saturating_sub(GUEST_SLACK.as_micros() as u64));
+        // Who stood still is late with everything, once.
+        let calm = |node: NodeNo| self.watch.pairs.node_is_calm(node, now, GUEST_SLACK);
         for (index, host) in self.nodes.iter().enumerate() {
             for shard in host.process.iter().flat_map(|process| &process.shards) {
                 if let Err(breach) = shard.router().check_bounds() {
                     return Err(self.breach(NodeNo(index), breach));
+                }
+                let node = NodeNo(index);
+                if calm(node) && shard.has_overdue_guest(long_ago) {
+                    let what = format!("{}: a connection that says no hello is open", host.spec.name);
+                    return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
                 }
             }
         }
@@ -344,6 +366,7 @@ impl Cluster {
             self.watch.dials = (now, sums.dialled);
         }
         let (dialled, pairs) = (sums.dialled - before, self.nodes.len().pow(2) as u64);
+        self.check_memory(now, &sums)?;
         let fail = |promise, what| Err(self.ledger.violation(self.now(), promise, what, None, &[]));
         if sums.written > sums.taken_in + sums.retries {
             let what = format!(
@@ -367,6 +390,34 @@ impl Cluster {
         if !self.strangers && sums.refused > 0 {
             let what = format!("{} frames were refused, and nobody has sent a wrong one", sums.refused);
             return fail(Promise::Driver, what);
+        }
+        Ok(())
+    }
+
+    /// What a node remembers follows from the sessions that there are, or were until lately, and from the messages on their way.
+    fn check_memory(&mut self, now: Instant, sums: &Sums) -> Checked {
+        let past = &mut self.watch.activity;
+        past.push_back((now, sums.turnover, sums.taken_in + sums.retries + sums.retries_free));
+        while past.front().is_some_and(|(at, ..)| now.since(*at) > REMEMBERED) {
+            past.pop_front();
+        }
+        let &(_, turnover, _) = past.front().expect("one was just put there");
+        let lately = past.iter().find(|(at, ..)| now.since(*at) <= ON_THEIR_WAY);
+        let &(_, _, messages) = lately.expect("one was just put there");
+        let sessions = self.devices.len() as u64 + sums.turnover - turnover;
+        let messages = sums.taken_in + sums.retries + sums.retries_free - messages;
+        let allowed = ENTRIES_MIN + ENTRIES_A_SESSION * sessions + ENTRIES_A_MESSAGE * messages;
+        for host in &self.nodes {
+            let shards = host.process.iter().flat_map(|process| &process.shards);
+            let entries: u64 = shards.map(|shard| shard.router().entries() as u64).sum();
+            if entries > allowed {
+                let what = format!(
+                    "{} remembers {entries} things; {sessions} sessions came or went within {REMEMBERED:?}, and {messages} messages were \
+                     taken in or tried again within {ON_THEIR_WAY:?}, for which {allowed} are allowed",
+                    host.spec.name
+                );
+                return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
+            }
         }
         Ok(())
     }
@@ -618,6 +669,9 @@ impl Cluster {
             .filter(|host| host.process.is_some())
             .map(|host| host.node)
             .collect();
+        if self.moves_open() > 0 {
+            return Some(format!("{} moves are under way", self.moves_open()));
+        }
         for host in &self.nodes {
             let Some(process) = &host.process else { continue };
             let name = &host.spec.name;
@@ -726,6 +780,19 @@ pub(crate) const CALM_AFTER: Duration = Duration::from_secs(8);
 pub(crate) const AGREE_WITHIN: Duration = Duration::from_secs(4);
 /// Nodes look at their links now and then, and the simulator at them.
 const SUSPECT_SLACK: Duration = Duration::from_millis(1_500);
+/// How long after its deadline a connection that says no hello may be open.
+const GUEST_SLACK: Duration = Duration::from_secs(2);
+/// For how long sessions that are gone are remembered: as tombstones.
+const REMEMBERED: Duration = Duration::from_secs(TOMBSTONE.as_secs() + 5);
+/// For how long messages are: the longest time to live.
+const ON_THEIR_WAY: Duration = Duration::from_millis(crate::swarm::TTL_MS_MAX as u64);
+/// What a node may remember in any case.
+const ENTRIES_MIN: u64 = 100;
+/// What it may remember of a session: itself, its timers, and who followed it, at its server; its record and its removal at instances. Few
+/// sessions need all of that.
+const ENTRIES_A_SESSION: u64 = 6;
+/// What it may remember of a message: it and its name, when it is due, and when it was; by whom it is held, and which way it took.
+const ENTRIES_A_MESSAGE: u64 = 4;
 /// Over which dials are counted.
 const DIALS_WINDOW: Duration = Duration::from_secs(1);
 /// Whoever can't be reached is dialled after 50 ms, 100 ms, and so on; of links that come up and break again at once, a few more.

@@ -3,6 +3,7 @@
 //! It decides nothing and changes nothing. The simulator asks [`Router::check_sums`] after every turn and [`Router::check_bounds`] ten
 //! times a second; a breach is a defect of ours.
 
+use trunkline_wire::device::Purpose;
 use trunkline_wire::id::Epoch;
 
 use super::Router;
@@ -10,6 +11,7 @@ use crate::constants::{
     DEVICE_QUEUE_BYTES_MAX, LOCATE_TIMEOUT, LOCATING_BYTES_MAX, LOCATING_MESSAGES_MAX, LOCATIONS_MAX, PAUSE_MAX,
     SLOW_READER_TIMEOUT, UNACKNOWLEDGED_PER_SESSION_MAX, UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX, WATCHES_MAX,
 };
+use crate::presence::Presence;
 use crate::session::State;
 use trunkline_wire::time::Instant;
 
@@ -18,6 +20,8 @@ use trunkline_wire::time::Instant;
 pub enum Breach {
     /// A message came in and neither ended nor waits, or ended twice.
     Conservation(String),
+    /// A session goes on though a newer one is known.
+    Fencing(String),
     /// A table or queue holds more than it may, or something in it is overdue.
     Bounds(String),
 }
@@ -49,6 +53,23 @@ impl Router {
             return Err(Breach::Conservation("more confirmed messages than messages".into()));
         }
         Ok(())
+    }
+
+    /// How many entries there are in all tables that grow with sessions and messages, and are emptied again with time. Those whose size is
+    /// a constant's are not counted.
+    pub fn entries(&self) -> usize {
+        let presence = self.presence.values().map(Presence::entries);
+        let tables = [
+            self.sessions.len(),
+            self.session_timers.len(),
+            self.held.len(),
+            self.superseded.len() + self.superseded_forget.len(),
+            self.away.len() + self.away_until.len(),
+            self.unresolved.entries(),
+            self.asked.values().map(|asked| asked.bodies().count()).sum(),
+            presence.sum(),
+        ];
+        tables.iter().sum()
     }
 
     /// Every table is within its bound, nothing in it is overdue, and tables that speak of the same agree. Looks at every session and
@@ -103,6 +124,13 @@ impl Router {
             if !self.is_own(key) {
                 return fail("a session of another shard's device".into());
             }
+            let newer = self.superseded.get(&key).filter(|newer| **newer > session.epoch);
+            if let Some(newer) = newer.filter(|_| session.purpose == Purpose::Full) {
+                return Err(Breach::Fencing(format!(
+                    "{} goes on, and {newer} is known",
+                    session.epoch
+                )));
+            }
         }
         if open != self.held.len() {
             return Err(Breach::Conservation(format!(
@@ -120,6 +148,11 @@ impl Router {
         table.check().map_err(Breach::Bounds)?;
         if self.watches.len() > WATCHES_MAX {
             return fail(format!("{} watched devices", self.watches.len()));
+        }
+        if let Some(node) = self.passed.links().find(|node| !self.ready(*node)) {
+            return fail(format!(
+                "what went to node {node} over a link that is lost is not answered"
+            ));
         }
         if self.locations.len() > LOCATIONS_MAX {
             return fail(format!("{} locations", self.locations.len()));

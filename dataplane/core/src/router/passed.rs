@@ -50,6 +50,11 @@ impl Passed {
         }
     }
 
+    /// The nodes to which something went.
+    pub(super) fn links(&self) -> impl Iterator<Item = NodeId> {
+        self.links.keys().copied()
+    }
+
     /// What went to `node`, and not too long ago, in order. All that is known of the link is forgotten.
     fn take(&mut self, now: Instant, node: NodeId) -> impl Iterator<Item = Passage> + use<> {
         let passages = self.links.remove(&node).unwrap_or_default();
