@@ -360,6 +360,7 @@ impl Logic {
                 self.publish_to(now.at, from, out);
             }
             (Role::Member(node), NodeFrame::MapSettled(settled)) => self.map_settled(now, node, settled.version),
+            (Role::Member(_), NodeFrame::Leave(_)) if trunkline_wire::planted!(LeaveIgnored) => {}
             (Role::Member(node), NodeFrame::Leave(_)) => self.leave(now, node),
             (_, NodeFrame::LinkHello(_) | NodeFrame::LinkProof(_))
             | (Role::Joining | Role::Member(_), NodeFrame::Join(_))
@@ -431,7 +432,9 @@ impl Logic {
             Some(contents) => {
                 let map = Map::build(self.state.lineage, self.state.version + 1, contents)?;
                 self.state.version = map.id().version;
-                staged.touched.insert(Key::Meta);
+                if !trunkline_wire::planted!(VersionNotKept) {
+                    staged.touched.insert(Key::Meta);
+                }
                 Some(Arc::new(map))
             }
         };
@@ -513,7 +516,10 @@ impl Logic {
                 connection,
                 sessions: 0,
                 draining: false,
-                settled: 0,
+                settled: match trunkline_wire::planted!(SettledOnJoin) {
+                    true => self.state.version,
+                    false => 0,
+                },
             },
         );
         self.publication.subscribe(connection, node, held);

@@ -69,7 +69,12 @@ impl Logic {
 
     /// The version that every member has settled.
     fn settled_by_all(&self) -> u64 {
-        let settled = self.state.members().map(|(node, _)| self.settled_by(node));
+        let waited = |node: &NodeId| self.online.contains_key(node) || !trunkline_wire::planted!(AbsentIsSettled);
+        let members = self.state.members().map(|(node, _)| node).filter(waited);
+        let settled = members.map(|node| self.settled_by(node));
+        if trunkline_wire::planted!(StepEarly) {
+            return settled.max().unwrap_or(0);
+        }
         settled.min().unwrap_or(0)
     }
 
@@ -176,6 +181,9 @@ impl Logic {
         self.counters.moves_begun += 1;
         for mover in moved.devices.iter().filter(|mover| mover.then != Then::Removed) {
             self.assign_to(now, mover.key, Some(mover.to));
+        }
+        if trunkline_wire::planted!(SwitchAtOnce) {
+            self.step(now, id);
         }
     }
 

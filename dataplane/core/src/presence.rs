@@ -152,6 +152,10 @@ impl Presence {
     /// The session belongs to another region now, and lives on: exactly this epoch is removed, without a tombstone.
     pub fn withdraw(&mut self, device: DeviceKey, epoch: Epoch) -> bool {
         let known = self.find(device) == Some(epoch);
+        if known && trunkline_wire::planted!(WithdrawnForGood) {
+            let end = Removed { epoch, ended: true };
+            self.removed.insert(device, end);
+        }
         if known {
             self.entries.remove(device);
         }
@@ -175,7 +179,11 @@ impl Presence {
         } else if known.epoch == epoch {
             known.ended |= ended;
         }
-        self.forget.push_back((now + TOMBSTONE, device, epoch));
+        let kept = match trunkline_wire::planted!(TombstoneShort) {
+            true => std::time::Duration::from_secs(1),
+            false => TOMBSTONE,
+        };
+        self.forget.push_back((now + kept, device, epoch));
         match self.find(device) {
             Some(held) if held == epoch || trunkline_wire::planted!(UnregisterAnyEpoch) => self.entries.remove(device),
             _ => false,
@@ -209,7 +217,8 @@ impl Presence {
         );
         for &(device, epoch) in &dropped {
             // Its server may have ended it while it was away, or it moved to another region, and may come back.
-            self.remove(now, device, Removed { epoch, ended: false });
+            let ended = trunkline_wire::planted!(DroppedForGood);
+            self.remove(now, device, Removed { epoch, ended });
         }
         dropped.len()
     }

@@ -369,7 +369,9 @@ impl<D: Driver> Shard<D> {
             }
             self.timers.pop();
             match self.table.get(token).map(|connection| &connection.state) {
-                Some(State::Greeting(guest)) if guest.greeting.deadline() <= now.at => {
+                Some(State::Greeting(guest))
+                    if guest.greeting.deadline() <= now.at && !trunkline_wire::planted!(HelloForever) =>
+                {
                     self.refuse(now, token, Refusal::TimedOut);
                 }
                 Some(State::Introduced(introduction)) if introduction.deadline <= now.at => {

@@ -55,6 +55,11 @@ bugs! {
     StraysAtOnce => "strays-at-once", "a session that has no place by this node's map is forgotten before its server has that map";
     RelayedDropped => "relayed-dropped", "the end of a stream by an older map drops what others have relayed";
     MovedUntold => "moved-untold", "sessions of devices that move are not registered at their new region";
+    OutdatedUntold => "outdated-untold", "the server of a session that has lost is not told";
+    WithdrawnForGood => "withdrawn-for-good", "a session that has no place here counts as ended";
+    TombstoneShort => "tombstone-short", "what was unregistered is remembered for a second";
+    DroppedForGood => "dropped-for-good", "a session that was dropped while its server was away does not come back with it";
+    StraysForGood => "strays-for-good", "a session that has no place here stays";
     // A device's session.
     RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
     IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";
@@ -69,6 +74,11 @@ bugs! {
     IdleNeverClosed => "idle-never-closed", "a session that is not heard stays open";
     QueueUnbounded => "queue-unbounded", "messages wait without a bound for a device that does not read";
     OldSessionStays => "old-session-stays", "a device that connects again at its server leaves its older session open there";
+    SupersededLingers => "superseded-lingers", "a session that has lost to a newer one is told so, and goes on until its device closes it";
+    RaisedTooLow => "raised-too-low", "a session whose region knows a higher epoch is raised above its own only";
+    RaisedUntold => "raised-untold", "a session that was raised is not registered again";
+    TimersPile => "timers-pile", "each frame to a device sets one more timer";
+    HelloForever => "hello-forever", "a connection that says no hello stays";
     // A message's way.
     DeliveredWhenWritten => "delivered-when-written", "a message is reported delivered when it is written to the device's connection";
     BackWhereItCameFrom => "back-where-it-came-from", "a message may be forwarded to a node that it has passed";
@@ -85,6 +95,11 @@ bugs! {
     RetryForgetsCopy => "retry-forgets-copy", "a message that was tried again counts as not on its way";
     BudgetNotRefilled => "budget-not-refilled", "time earns no retries";
     ReplyNotRelayed => "reply-not-relayed", "an answer goes no way but straight";
+    AbandonIsNoCopy => "abandon-is-no-copy", "what was written to a session that ended counts as not delivered";
+    UnresolvedMiscounted => "unresolved-miscounted", "a report does not lower the number of a session's unresolved messages";
+    BudgetEarnsMore => "budget-earns-more", "a message earns five times its share of a retry";
+    DropUncounted => "drop-uncounted", "a fire-and-forget message that is dropped is not counted";
+    PassagesUnanswered => "passages-unanswered", "what was under way on a link that is lost is not answered";
     // Links between nodes.
     NeverSuspect => "never-suspect", "a link on which nothing is heard is never closed";
     DialWithoutWait => "dial-without-wait", "a node that cannot be reached is dialled again at once";
@@ -97,6 +112,18 @@ bugs! {
     ExpireOnReturn => "expire-on-return", "a control plane that starts ends the leases of all nodes";
     MapNotKept => "map-not-kept", "a map is used without being written to disk";
     PublishUncommitted => "publish-uncommitted", "a map is published although the store did not take it";
+    DigestUnchecked => "digest-unchecked", "a map is used that is not what its digest says";
+    OlderMapTaken => "older-map-taken", "an older map takes the place of a newer one";
+    ForkTaken => "fork-taken", "a map is taken for another one of the same version";
+    ForeignMapTaken => "foreign-map-taken", "a map of another lineage is taken without anybody's consent";
+    MapNotAskedAgain => "map-not-asked-again", "a map that found no room on disk is not asked for again";
+    LeaseNotRenewed => "lease-not-renewed", "a node does not renew its lease";
+    StepEarly => "step-early", "a move goes on when the first member has settled its step";
+    AbsentIsSettled => "absent-is-settled", "a move does not wait for members that are not connected";
+    SettledOnJoin => "settled-on-join", "a node that joins counts as having settled the present version";
+    SwitchAtOnce => "switch-at-once", "a move skips the step in which devices are registered at both regions";
+    LeaveIgnored => "leave-ignored", "a node that leaves stays a member";
+    VersionNotKept => "version-not-kept", "the number of a new map is not written down";
     // The client library.
     ShowTwice => "show-twice", "a copy of a message that was shown is shown again";
     ShowUnordered => "show-unordered", "messages are shown as they come";
@@ -105,6 +132,11 @@ bugs! {
     ReleaseEarly => "release-early", "the lowest number that is unresolved is taken for resolved";
     GapsForgotten => "gaps-forgotten", "a device does not remember what it passed over";
     CopyForgotten => "copy-forgotten", "the library forgets that it wrote a message to an earlier connection";
+    ReconnectAtOnce => "reconnect-at-once", "a device that lost its connection waits for nothing";
+    BackoffLong => "backoff-long", "a device that lost its connection waits for minutes";
+    AckWhenHeld => "ack-when-held", "a message that waits for its elders is acknowledged before it is shown";
+    LateUnmarked => "late-unmarked", "a message that comes after its window is not marked late";
+    ExpireUnmaybe => "expire-unmaybe", "the library says of an expired message that it was written to nobody";
     // Versions of the protocol; needs one that differs.
     #[cfg(feature = "next-version")]
     NewFrameToOld => "new-frame-to-old", "a frame of the next version is sent to a node that speaks the one before";

@@ -478,6 +478,9 @@ impl Session {
             delivery: deliver.delivery,
             connection: self.connection,
         };
+        if trunkline_wire::planted!(AckWhenHeld) {
+            self.acknowledge(now, &arrived, false, out);
+        }
         self.incoming.arrive(now, arrival, arrived, &mut self.steps);
         self.carry_out(now, out);
     }
@@ -490,7 +493,7 @@ impl Session {
                     self.counts.shown += 1;
                     self.counts.shown_late += u64::from(late);
                     self.acknowledge(now, &item, late, out);
-                    item.message.late = late;
+                    item.message.late = late && !trunkline_wire::planted!(LateUnmarked);
                     out.events.push(Event::Message(item.message));
                 }
                 Step::Repeat { item } => {
@@ -524,7 +527,7 @@ impl Session {
 
     fn report_expired(&mut self, now: Instant, expired: Vec<Resolved>, out: &mut Outbox) {
         for resolved in expired {
-            let maybe_delivered = resolved.written > 0;
+            let maybe_delivered = resolved.written > 0 && !trunkline_wire::planted!(ExpireUnmaybe);
             self.report(now, resolved, Outcome::Expired { maybe_delivered }, Way::Unknown, out);
         }
     }
@@ -606,7 +609,11 @@ impl Session {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         self.count_failure(now);
-        let delay = backoff::delay(self.failures, &mut self.random);
+        let delay = match trunkline_wire::planted!(ReconnectAtOnce) {
+            true => Duration::ZERO,
+            false if trunkline_wire::planted!(BackoffLong) => Duration::from_secs(120),
+            false => backoff::delay(self.failures, &mut self.random),
+        };
         self.disconnect(now, loss, delay, Next::Another, out);
     }
 

@@ -28,8 +28,15 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::ForgetAffinity
         | Bug::BudgetNotRefilled
         | Bug::OldSessionStays
-        | Bug::GoneKept => "roam",
-        Bug::OfflineBeforeSync | Bug::DialWithoutWait | Bug::KeepUnnamed => "deaths",
+        | Bug::GoneKept
+        | Bug::SupersededLingers
+        | Bug::OutdatedUntold
+        | Bug::TombstoneShort => "roam",
+        Bug::OfflineBeforeSync
+        | Bug::DialWithoutWait
+        | Bug::KeepUnnamed
+        | Bug::PassagesUnanswered
+        | Bug::ReconnectAtOnce => "deaths",
         Bug::OfflineUnasked
         | Bug::SiblingIgnored
         | Bug::GoneAtOnce
@@ -39,9 +46,10 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::RetryUnbounded
         | Bug::IdleNeverClosed
         | Bug::LinkDownUntold
-        | Bug::ForgetMaybeDelivered => "partitions",
+        | Bug::ForgetMaybeDelivered
+        | Bug::DroppedForGood => "partitions",
         Bug::NoPauseDoubt | Bug::NoWelcomeTimeout | Bug::WelcomeUnregistered => "pauses",
-        Bug::EpochOfWallClock | Bug::SiblingAlwaysSure => "clocks",
+        Bug::EpochOfWallClock | Bug::SiblingAlwaysSure | Bug::RaisedTooLow | Bug::RaisedUntold => "clocks",
         Bug::DropNamed
         | Bug::SyncEndsWithFirstShard
         | Bug::StreamWithoutNew
@@ -49,18 +57,33 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::WrongGeneration
         | Bug::ShowTwice
         | Bug::NoResend
-        | Bug::NeverRetry => "storms",
+        | Bug::NeverRetry
+        | Bug::AbandonIsNoCopy => "storms",
         Bug::DeliveredWhenWritten
         | Bug::QueueUnbounded
         | Bug::AckNextDelivery
         | Bug::ExpireSilently
         | Bug::LoseFrameTail
-        | Bug::NoPing => "slow",
+        | Bug::NoPing
+        | Bug::TimersPile
+        | Bug::UnresolvedMiscounted
+        | Bug::BudgetEarnsMore
+        | Bug::ExpireUnmaybe => "slow",
         Bug::StandbyUntold => "members",
-        #[cfg(feature = "next-version")]
-        Bug::NewFrameToOld | Bug::MapFormUnasked | Bug::HighestOffered => "mixed",
-        Bug::MapNotKept | Bug::PublishUncommitted => "control",
-        Bug::StraysAtOnce | Bug::RelayedDropped | Bug::MovedUntold => "moves",
+        Bug::MapNotKept
+        | Bug::PublishUncommitted
+        | Bug::MapNotAskedAgain
+        | Bug::LeaseNotRenewed
+        | Bug::VersionNotKept => "control",
+        Bug::StraysAtOnce
+        | Bug::RelayedDropped
+        | Bug::MovedUntold
+        | Bug::WithdrawnForGood
+        | Bug::StraysForGood
+        | Bug::StepEarly
+        | Bug::AbsentIsSettled
+        | Bug::SettledOnJoin
+        | Bug::SwitchAtOnce => "moves",
         Bug::AnswerAtWrongShard
         | Bug::StreamEndsAtOneShard
         | Bug::SilenceIsNoCopy
@@ -69,8 +92,17 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::ReplyNotRelayed
         | Bug::ReleaseEarly
         | Bug::GapsForgotten
-        | Bug::CopyForgotten => "swarm",
+        | Bug::CopyForgotten
+        | Bug::DropUncounted
+        | Bug::AckWhenHeld
+        | Bug::LateUnmarked => "swarm",
         Bug::ExpireOnReturn => "headless",
+        Bug::BackoffLong => "overload",
+        Bug::LeaveIgnored => "upgrade",
+        Bug::HelloForever => "strangers",
+        Bug::DigestUnchecked | Bug::OlderMapTaken | Bug::ForkTaken | Bug::ForeignMapTaken => "impostor",
+        #[cfg(feature = "next-version")]
+        Bug::NewFrameToOld | Bug::MapFormUnasked | Bug::HighestOffered => "mixed",
     };
     Scenario::named(name).expect("a scenario of this name")
 }

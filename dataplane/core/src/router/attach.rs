@@ -254,10 +254,16 @@ impl Router {
                     *found = Found::NotYet;
                 }
                 self.counters.sessions_raised += 1;
-                let above = answer.highest;
+                let above = match trunkline_wire::planted!(RaisedTooLow) {
+                    true => device.epoch,
+                    false => answer.highest,
+                };
                 let epoch = self.clock.mint(now.wall_ms, above);
                 let before = std::mem::replace(&mut device.epoch, epoch);
                 debug_assert!(before < epoch);
+                if trunkline_wire::planted!(RaisedUntold) {
+                    return self.welcome(now, session, out);
+                }
                 self.register(now, session, out);
             }
             State::Registering { raised: true, .. } | State::Open => {
@@ -324,6 +330,9 @@ impl Router {
             // The newer one may end before its server reaches every holder: what this node has said, it takes back itself.
             End::Unregister
         };
+        if trunkline_wire::planted!(SupersededLingers) {
+            return;
+        }
         self.end(now, session, how, out);
         out.close_device(conn);
     }
@@ -362,7 +371,7 @@ impl Router {
             // It was written to the device, or was about to be: only its acknowledgement would tell.
             let answer = Answer::Retry {
                 reason: RetryReason::SessionGone,
-                maybe_delivered: true,
+                maybe_delivered: !trunkline_wire::planted!(AbandonIsNoCopy),
             };
             self.reply(now, id, &open.trail, answer, open.way, out);
         }
@@ -446,7 +455,7 @@ impl Router {
             device.stalled = now.at;
         }
         device.queued += bytes;
-        if !device.slow_watched {
+        if !device.slow_watched || trunkline_wire::planted!(TimersPile) {
             device.slow_watched = true;
             self.session_timers
                 .push(Reverse((now.at + SLOW_READER_TIMEOUT, session, Timer::Slow)));

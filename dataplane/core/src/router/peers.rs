@@ -196,7 +196,9 @@ impl Router {
                 self.sources.lost(now.at, node);
                 self.syncs_waiting.retain(|(_, waiting, _, _)| *waiting != node);
                 self.sibling_lost(now, node, out);
-                self.answer_passages(now, node, out);
+                if !trunkline_wire::planted!(PassagesUnanswered) {
+                    self.answer_passages(now, node, out);
+                }
                 self.instance_unreachable(now, node, out);
             }
             ShardEvent::SyncStart {

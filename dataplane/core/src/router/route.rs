@@ -181,6 +181,9 @@ impl Router {
     /// The message ends here, for now or for good.
     pub(super) fn stop(&mut self, now: Now, forward: &Forward<'_>, stop: Stop, out: &mut Outbox) {
         if forward.number.confirmed.is_none() {
+            if trunkline_wire::planted!(DropUncounted) {
+                return;
+            }
             *match stop {
                 Stop::Retry(_) => &mut self.counters.dropped_no_way,
                 Stop::Offline { .. } => &mut self.counters.dropped_offline,

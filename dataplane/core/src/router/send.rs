@@ -191,7 +191,10 @@ impl Router {
             self.counters.reports_unclaimed += 1;
             return;
         };
-        sender.unresolved = sender.unresolved.saturating_sub(1);
+        sender.unresolved = match trunkline_wire::planted!(UnresolvedMiscounted) {
+            true => sender.unresolved,
+            false => sender.unresolved.saturating_sub(1),
+        };
         let report = Report {
             recipient: message.recipient(),
             number: message.id.number,

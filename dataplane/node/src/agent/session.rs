@@ -188,8 +188,10 @@ impl<D: Driver> Agent<D> {
                     };
                     *renew_at = now + wait;
                     let sessions = self.sessions;
-                    self.send(&Renew { sessions });
-                    if self.map_owed {
+                    if !trunkline_wire::planted!(LeaseNotRenewed) {
+                        self.send(&Renew { sessions });
+                    }
+                    if self.map_owed && !trunkline_wire::planted!(MapNotAskedAgain) {
                         // There may be room on the disk by now, and control offers nothing twice by itself.
                         self.counters.maps_requested += 1;
                         self.send(&MapRequest {});

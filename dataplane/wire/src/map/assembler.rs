@@ -102,7 +102,7 @@ impl Transfer {
             Plan::Delta => Map::apply(current, &self.bytes, self.map),
         }?;
         #[cfg(feature = "next-version")]
-        if self.whole.is_some_and(|whole| whole != made.whole()) {
+        if self.whole.is_some_and(|whole| whole != made.whole()) && !crate::planted!(DigestUnchecked) {
             return Err(MapError::Digest);
         }
         Ok(made)

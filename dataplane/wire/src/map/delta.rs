@@ -60,7 +60,7 @@ pub(super) fn apply(base: &Map, delta: &[u8], expected: MapId) -> Result<Map, Ma
     reader.finish()?;
 
     let next = Map::build(to.lineage, to.version, contents)?;
-    if next.id != to {
+    if next.id != to && !crate::planted!(DigestUnchecked) {
         return Err(MapError::Digest);
     }
     // Whatever could be written in a second way (a key that is gone and never was, a value that is as before) shows here.

@@ -48,7 +48,7 @@ pub(super) fn encode(map: &Map) -> Vec<u8> {
 
 pub(super) fn decode(bytes: &[u8], expected: MapId) -> Result<Map, MapError> {
     check_size(bytes)?;
-    if digest(bytes) != expected.digest {
+    if digest(bytes) != expected.digest && !crate::planted!(DigestUnchecked) {
         // The digest is what counts; but if the bytes just end too early, that is the better thing to be told.
         return Err(match parse(bytes) {
             Err(error @ (MapError::Truncated | MapError::NotAMap)) => error,

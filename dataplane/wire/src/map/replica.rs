@@ -92,7 +92,7 @@ pub fn accept(current: &Map, offered: MapId, base: MapId) -> Result<Plan, Refusa
         return Err(Refusal::Blank);
     }
     if have.version != 0 {
-        if offered.lineage != have.lineage {
+        if offered.lineage != have.lineage && !crate::planted!(ForeignMapTaken) {
             return Err(Refusal::OtherLineage {
                 have: have.lineage,
                 offered: offered.lineage,
@@ -101,10 +101,10 @@ pub fn accept(current: &Map, offered: MapId, base: MapId) -> Result<Plan, Refusa
         if offered == have {
             return Err(Refusal::Held(have.version));
         }
-        if offered.version == have.version {
+        if offered.version == have.version && !crate::planted!(ForkTaken) {
             return Err(Refusal::Fork(have.version));
         }
-        if offered.version < have.version {
+        if offered.version < have.version && !crate::planted!(OlderMapTaken) {
             return Err(Refusal::NotNewer {
                 have: have.version,
                 offered: offered.version,
