@@ -141,7 +141,7 @@ pub struct Resequencer<M> {
     bounds: Bounds,
     senders: Slab<Sender<M>>,
     /// Where each sender is in `senders`.
-    index: BTreeMap<Box<str>, BTreeMap<Instance, usize>>,
+    index: BTreeMap<Box<[u8]>, BTreeMap<Instance, usize>>,
     /// The senders by when they were last heard, counted in arrivals.
     recency: BTreeMap<u64, usize>,
     arrivals: u64,
@@ -154,7 +154,7 @@ pub struct Resequencer<M> {
 
 #[derive(Debug)]
 struct Sender<M> {
-    id: Box<str>,
+    id: Box<[u8]>,
     instance: Instance,
     /// Its key in `recency`.
     heard: u64,
@@ -282,7 +282,7 @@ impl<M> Resequencer<M> {
     /// Finds the sender, or starts with it, and notes that it was heard.
     fn hear(&mut self, arrival: &Arrival<'_>, out: &mut Vec<Step<M>>) -> usize {
         self.arrivals += 1;
-        let known = self.index.get(arrival.sender.as_str());
+        let known = self.index.get(arrival.sender.as_bytes());
         if let Some(&at) = known.and_then(|starts| starts.get(&arrival.instance)) {
             let sender = &mut self.senders[at];
             self.recency.remove(&sender.heard);
@@ -294,7 +294,7 @@ impl<M> Resequencer<M> {
             self.forget_oldest(out);
         }
         let at = self.senders.insert(Sender::first_heard(arrival, self.arrivals));
-        let starts = self.index.entry(arrival.sender.as_str().into()).or_default();
+        let starts = self.index.entry(arrival.sender.as_bytes().into()).or_default();
         starts.insert(arrival.instance, at);
         self.recency.insert(self.arrivals, at);
         at
@@ -354,7 +354,7 @@ impl<M> Sender<M> {
         let mut gaps = Gaps::default();
         gaps.add(0..next, 1);
         Sender {
-            id: arrival.sender.as_str().into(),
+            id: arrival.sender.as_bytes().into(),
             instance: arrival.instance,
             heard,
             next,

@@ -233,10 +233,10 @@ impl Table {
         recipient: IdRef<'_>,
         way: Way,
     ) -> Turn {
-        let sender = forward.sender.as_str();
-        let mut texts = Vec::with_capacity(sender.len() + recipient.as_str().len() + forward.payload.0.len());
-        texts.extend_from_slice(sender.as_bytes());
-        texts.extend_from_slice(recipient.as_str().as_bytes());
+        let (sender, recipient) = (forward.sender.as_bytes(), recipient.as_bytes());
+        let mut texts = Vec::with_capacity(sender.len() + recipient.len() + forward.payload.0.len());
+        texts.extend_from_slice(sender);
+        texts.extend_from_slice(recipient);
         texts.extend_from_slice(forward.payload.0);
         let id = MessageId {
             sender_key: forward.sender_key,
@@ -261,7 +261,7 @@ impl Table {
             attempts: 1,
             standing: Standing::Alone,
             sender_bytes: sender.len() as u8,
-            recipient_bytes: recipient.as_str().len() as u8,
+            recipient_bytes: recipient.len() as u8,
             texts: texts.into(),
         }) as u32;
         let before = self.by_id.insert(id, index);

@@ -133,7 +133,7 @@ impl ClusterKeys {
     /// A device's key: SipHash-1-3 with 128 bits over its id, so that nobody without the secret can aim at a slot or a collision.
     pub fn device_key(&self, id: IdRef<'_>) -> DeviceKey {
         let mut hasher = self.device;
-        hasher.write(id.as_str().as_bytes());
+        hasher.write(id.as_bytes());
         DeviceKey(hasher.finish128().as_u128())
     }
 
@@ -253,8 +253,8 @@ fn token_mac(key: &Secret, device: IdRef<'_>, expiry: u64) -> Hmac<Sha256> {
     mac(
         &key,
         &[
-            &[device.as_str().len() as u8],
-            device.as_str().as_bytes(),
+            &[device.as_bytes().len() as u8],
+            device.as_bytes(),
             &expiry.to_le_bytes(),
         ],
     )

@@ -62,6 +62,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] if there are fewer.
+    #[inline]
     pub fn slice(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self.rest.split_at_checked(length).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -72,6 +73,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] if there are fewer.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -79,11 +81,13 @@ impl<'a> Reader<'a> {
     }
 
     /// All that is left.
+    #[inline]
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 
     /// How many bytes are left.
+    #[inline]
     pub fn remaining(&self) -> usize {
         self.rest.len()
     }
@@ -92,6 +96,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Trailing`] if bytes are left.
+    #[inline]
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.rest.len() {
             0 => Ok(()),
@@ -103,6 +108,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Truncated`] at the end; so for all numbers below.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array::<1>().map(|[byte]| byte)
     }
@@ -111,6 +117,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`Reader::u8`].
+    #[inline]
     pub fn u16(&mut self) -> Result<u16, DecodeError> {
         self.array().map(u16::from_le_bytes)
     }
@@ -119,6 +126,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`Reader::u8`].
+    #[inline]
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_le_bytes)
     }
@@ -127,6 +135,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`Reader::u8`].
+    #[inline]
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_le_bytes)
     }
@@ -135,6 +144,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`Reader::u8`].
+    #[inline]
     pub fn u128(&mut self) -> Result<u128, DecodeError> {
         self.array().map(u128::from_le_bytes)
     }
@@ -155,10 +165,12 @@ pub trait Field<'a>: Sized {
 macro_rules! plain {
     ($($ty:ty, $read:ident);*) => {$(
         impl<'a> Field<'a> for $ty {
+            #[inline]
             fn put(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
 
+            #[inline]
             fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
                 reader.$read()
             }
@@ -168,10 +180,12 @@ macro_rules! plain {
 plain!(u8, u8; u16, u16; u32, u32; u64, u64; u128, u128);
 
 impl<'a> Field<'a> for bool {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         match reader.u8()? {
             0 => Ok(false),
@@ -182,10 +196,12 @@ impl<'a> Field<'a> for bool {
 }
 
 impl<'a, const N: usize> Field<'a> for [u8; N] {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.array()
     }
@@ -211,12 +227,14 @@ impl<T> Newer<T> {
 
 #[cfg(feature = "next-version")]
 impl<'a, T: Field<'a>> Field<'a> for Newer<T> {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         if let Some(value) = &self.0 {
             value.put(out);
         }
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let is_there = reader.version >= crate::next::VERSION;
         is_there.then(|| T::take(reader)).transpose().map(Newer)
@@ -238,17 +256,20 @@ impl<'a> Text<'a> {
     }
 
     /// The text.
+    #[inline]
     pub fn as_str(self) -> &'a str {
         self.0
     }
 }
 
 impl<'a> Field<'a> for Text<'a> {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.push(self.0.len() as u8);
         out.extend_from_slice(self.0.as_bytes());
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let length = reader.u8()? as usize;
         std::str::from_utf8(reader.slice(length)?)
@@ -262,11 +283,13 @@ impl<'a> Field<'a> for Text<'a> {
 pub struct Tail<'a, const MAX: usize = PAYLOAD_BYTES_MAX>(pub &'a [u8]);
 
 impl<'a, const MAX: usize> Field<'a> for Tail<'a, MAX> {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         debug_assert!(self.0.len() <= MAX, "{} bytes end a frame, and {MAX} may", self.0.len());
         out.extend_from_slice(self.0);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         if reader.remaining() > MAX {
             return Err(DecodeError::TooLong("payload"));

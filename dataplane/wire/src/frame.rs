@@ -31,6 +31,7 @@ impl Header {
     }
 
     /// Writes a header.
+    #[inline]
     pub fn encode(self) -> [u8; HEADER_BYTES] {
         debug_assert!(self.length as usize <= BODY_BYTES_MAX);
         (u32::from(self.ty) << 24 | self.length).to_le_bytes()
@@ -51,6 +52,7 @@ pub trait Encode {
     fn put_body(&self, out: &mut Vec<u8>);
 
     /// Appends header and body.
+    #[inline]
     fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_BYTES]);
@@ -165,6 +167,7 @@ macro_rules! frames {
 
         impl $enum<'_> {
             /// Appends header and body, whichever frame it is.
+            #[inline]
             pub fn encode(&self, out: &mut Vec<u8>) {
                 match self {
                     $( $enum::$name(frame) => $crate::frame::Encode::encode(frame, out), )*
@@ -198,6 +201,7 @@ macro_rules! frame {
 
             // The fields' comments come along with what says whether they are compiled.
             #[allow(unused_doc_comments)]
+            #[inline]
             fn put_body(&self, _out: &mut Vec<u8>) {
                 $(
                     $(#[$fmeta])*

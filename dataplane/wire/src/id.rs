@@ -8,8 +8,10 @@ use crate::codec::{DecodeError, Field, Reader};
 pub const DEVICE_ID_BYTES_MAX: usize = 64;
 
 /// A device's name as its user writes it: UTF-8, 1 to 64 bytes. Borrowed.
+///
+/// Held as bytes: nodes hash and copy names, and only people read them as text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IdRef<'a>(&'a str);
+pub struct IdRef<'a>(&'a [u8]);
 
 impl<'a> IdRef<'a> {
     /// Checks the length.
@@ -18,31 +20,37 @@ impl<'a> IdRef<'a> {
     /// If `text` is empty or longer than 64 bytes.
     pub fn new(text: &'a str) -> Result<IdRef<'a>, IdError> {
         match text.len() {
-            1..=DEVICE_ID_BYTES_MAX => Ok(IdRef(text)),
+            1..=DEVICE_ID_BYTES_MAX => Ok(IdRef(text.as_bytes())),
             bytes => Err(IdError { bytes }),
         }
     }
 
-    /// The name.
+    /// The name. Looks at every byte of it: for the bytes alone there is [`IdRef::as_bytes`].
     pub fn as_str(self) -> &'a str {
+        std::str::from_utf8(self.0).expect("it was checked where the name was made")
+    }
+
+    /// The name's bytes, which are UTF-8.
+    #[inline]
+    pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
     /// An owned copy.
     pub fn to_owned(self) -> DeviceId {
-        DeviceId(self.0.into())
+        DeviceId(self.as_str().into())
     }
 }
 
 impl fmt::Debug for IdRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        write!(f, "{:?}", self.as_str())
     }
 }
 
 impl fmt::Display for IdRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -60,11 +68,13 @@ impl DeviceId {
     }
 
     /// Borrows the name.
+    #[inline]
     pub fn borrow(&self) -> IdRef<'_> {
-        IdRef(&self.0)
+        IdRef(self.0.as_bytes())
     }
 
     /// The name.
+    #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -99,18 +109,24 @@ pub struct IdError {
 }
 
 impl<'a> Field<'a> for IdRef<'a> {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.push(self.0.len() as u8);
-        out.extend_from_slice(self.0.as_bytes());
+        out.extend_from_slice(self.0);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let length = reader.u8()? as usize;
         if !(1..=DEVICE_ID_BYTES_MAX).contains(&length) {
             return Err(DecodeError::IdLength(length));
         }
-        let text = std::str::from_utf8(reader.slice(length)?).map_err(|_| DecodeError::Utf8)?;
-        Ok(IdRef(text))
+        let name = reader.slice(length)?;
+        // Most names are ASCII, which shows sooner than that they are UTF-8.
+        if !name.is_ascii() && std::str::from_utf8(name).is_err() {
+            return Err(DecodeError::Utf8);
+        }
+        Ok(IdRef(name))
     }
 }
 
@@ -121,10 +137,12 @@ macro_rules! number {
         pub struct $name(pub $inner);
 
         impl<'a> Field<'a> for $name {
+            #[inline]
             fn put(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.0.to_le_bytes());
             }
 
+            #[inline]
             fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
                 reader.$read().map($name)
             }
@@ -170,6 +188,7 @@ pub struct DeviceKey(pub u128);
 
 impl DeviceKey {
     /// The slot of the map: the key's top 16 bits.
+    #[inline]
     pub fn slot(self) -> u16 {
         (self.0 >> 112) as u16
     }
@@ -177,6 +196,7 @@ impl DeviceKey {
     /// The shard that owns this device in a process of `shards` threads.
     ///
     /// It uses other bits than [`DeviceKey::slot`], so that the devices of one slot spread over all shards.
+    #[inline]
     pub fn shard(self, shards: u16) -> ShardId {
         let low = self.0 as u32;
         ShardId(((u64::from(low) * u64::from(shards)) >> 32) as u16)
@@ -184,6 +204,7 @@ impl DeviceKey {
 }
 
 impl std::hash::Hash for DeviceKey {
+    #[inline]
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.partner().hash(state);
     }
@@ -203,6 +224,7 @@ pub struct PartnerKey(pub u64);
 
 impl DeviceKey {
     /// The part of it by which others remember this device.
+    #[inline]
     pub fn partner(self) -> PartnerKey {
         let high = (self.0 >> 112) as u64;
         let middle = (self.0 >> 64) as u64 & 0xffff;
@@ -212,17 +234,20 @@ impl DeviceKey {
 
 impl PartnerKey {
     /// As [`DeviceKey::slot`].
+    #[inline]
     pub fn slot(self) -> u16 {
         (self.0 >> 48) as u16
     }
 
     /// As [`DeviceKey::shard`].
+    #[inline]
     pub fn shard(self, shards: u16) -> ShardId {
         DeviceKey(u128::from(self.0 as u32)).shard(shards)
     }
 }
 
 impl std::hash::Hash for PartnerKey {
+    #[inline]
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         // All bits are of a keyed hash. A table picks the place by the low ones and tells neighbours apart by the top ones: neither may
         // be those that all devices of a region or of a shard have in common.
@@ -244,10 +269,12 @@ impl fmt::Display for PartnerKey {
 }
 
 impl<'a> Field<'a> for PartnerKey {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.u64().map(PartnerKey)
     }
@@ -266,10 +293,12 @@ impl fmt::Display for DeviceKey {
 }
 
 impl<'a> Field<'a> for DeviceKey {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0.to_le_bytes());
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         reader.u128().map(DeviceKey)
     }
@@ -294,6 +323,7 @@ impl Epoch {
     };
 
     /// `None` for [`Epoch::NONE`].
+    #[inline]
     pub fn some(self) -> Option<Epoch> {
         (self != Epoch::NONE).then_some(self)
     }
@@ -306,11 +336,13 @@ impl fmt::Display for Epoch {
 }
 
 impl<'a> Field<'a> for Epoch {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         self.clock.put(out);
         self.node.put(out);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let epoch = Epoch {
             clock: reader.u64()?,

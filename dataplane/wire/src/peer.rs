@@ -35,6 +35,7 @@ pub enum Target {
 }
 
 impl<'a> Field<'a> for Target {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         let (tag, epoch) = match self {
             Target::Region { gone } => (0, gone),
@@ -44,6 +45,7 @@ impl<'a> Field<'a> for Target {
         epoch.put(out);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let tag = reader.u8()?;
         let epoch = Epoch::take(reader)?;

@@ -16,6 +16,7 @@ pub struct Number {
 }
 
 impl<'a> Field<'a> for Number {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         self.number.put(out);
         match self.confirmed {
@@ -32,6 +33,7 @@ impl<'a> Field<'a> for Number {
         }
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let number = reader.u64()?;
         let confirmed = if bool::take(reader)? {
@@ -64,6 +66,7 @@ impl TtlMs {
     }
 
     /// Milliseconds.
+    #[inline]
     pub fn ms(self) -> u32 {
         self.0
     }
@@ -76,10 +79,12 @@ impl Default for TtlMs {
 }
 
 impl<'a> Field<'a> for TtlMs {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         self.0.put(out);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         TtlMs::new(reader.u32()?).ok_or(DecodeError::Value("time to live"))
     }
@@ -173,6 +178,7 @@ impl Outcome {
 
 // Three bytes: what, detail, maybe_delivered.
 impl<'a> Field<'a> for Outcome {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         let (status, detail) = match *self {
             Outcome::Delivered { late } => (1, u8::from(late)),
@@ -190,6 +196,7 @@ impl<'a> Field<'a> for Outcome {
         out.extend_from_slice(&[status, detail, u8::from(self.maybe_delivered())]);
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let [status, detail, maybe] = reader.array()?;
         let maybe_delivered = match maybe {
@@ -281,6 +288,7 @@ pub enum Answer {
 }
 
 impl<'a> Field<'a> for Answer {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         match *self {
             Answer::Final(outcome) => {
@@ -302,6 +310,7 @@ impl<'a> Field<'a> for Answer {
         }
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         match reader.u8()? {
             0 => Outcome::take(reader).map(Answer::Final),
@@ -344,6 +353,7 @@ impl Way {
 }
 
 impl<'a> Field<'a> for Way {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.push(match self {
             Way::Unknown => 0,
@@ -353,6 +363,7 @@ impl<'a> Field<'a> for Way {
         });
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         match reader.u8()? {
             0 => Ok(Way::Unknown),
@@ -376,21 +387,25 @@ pub struct Trail {
 
 impl Trail {
     /// The nodes, in the order in which the message passed them.
+    #[inline]
     pub fn nodes(&self) -> &[NodeId] {
         &self.nodes[..usize::from(self.length)]
     }
 
     /// The node that took the message in.
+    #[inline]
     pub fn origin(&self) -> Option<NodeId> {
         self.nodes().first().copied()
     }
 
     /// The node that sent it here.
+    #[inline]
     pub fn last(&self) -> Option<NodeId> {
         self.nodes().last().copied()
     }
 
     /// This trail and `node` behind it; `None` if that would pass the hop limit or a node twice.
+    #[inline]
     pub fn then(mut self, node: NodeId) -> Option<Trail> {
         if usize::from(self.length) == HOPS_MAX
             || node == NodeId::NONE
@@ -404,6 +419,7 @@ impl Trail {
     }
 
     /// This trail without its last node.
+    #[inline]
     pub fn back(mut self) -> Trail {
         if let Some(last) = self.length.checked_sub(1) {
             self.length = last;
@@ -414,6 +430,7 @@ impl Trail {
 }
 
 impl<'a> Field<'a> for Trail {
+    #[inline]
     fn put(&self, out: &mut Vec<u8>) {
         out.push(self.length);
         for node in self.nodes() {
@@ -421,6 +438,7 @@ impl<'a> Field<'a> for Trail {
         }
     }
 
+    #[inline]
     fn take(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let length = reader.u8()?;
         let mut trail = Trail::default();
