@@ -12,12 +12,12 @@ use trunkline_wire::peer::{Register, Registered, SyncEnd, Unregister};
 use trunkline_wire::report::{Answer, RetryReason};
 
 use super::timers::Timer;
-use super::{Now, Router};
+use super::{Now, Router, SessionTimers};
 use crate::constants::{IDLE_HALVES, SLOW_READER_TIMEOUT, UNRESOLVED_PER_SESSION_MAX, WELCOME_TIMEOUT};
 use crate::epoch::EpochClock;
 use crate::outbox::{Conn, Outbox};
 use crate::predictor::Occasion;
-use crate::session::{Found, Opening, SessionRef, State};
+use crate::session::{Found, Opening, Session, SessionRef, State};
 use crate::unresolved::MessageId;
 
 /// What is left to do for a session whose life has ended.
@@ -450,15 +450,26 @@ impl Router {
         let Some(device) = self.sessions.find(session) else {
             return;
         };
-        let bytes = out.device(device.conn, frame);
-        if device.queued == 0 {
-            device.stalled = now.at;
-        }
-        device.queued += bytes;
-        if !device.slow_watched || trunkline_wire::planted!(TimersPile) {
-            device.slow_watched = true;
-            self.session_timers
-                .push(Reverse((now.at + SLOW_READER_TIMEOUT, session, Timer::Slow)));
-        }
+        write(device, session, &mut self.session_timers, now, frame, out);
+    }
+}
+
+/// Sends a frame to a device whose session was looked up already, and watches that it is read.
+pub(super) fn write(
+    device: &mut Session,
+    session: SessionRef,
+    timers: &mut SessionTimers,
+    now: Now,
+    frame: &impl Encode,
+    out: &mut Outbox,
+) {
+    let bytes = out.device(device.conn, frame);
+    if device.queued == 0 {
+        device.stalled = now.at;
+    }
+    device.queued += bytes;
+    if !device.slow_watched || trunkline_wire::planted!(TimersPile) {
+        device.slow_watched = true;
+        timers.push(Reverse((now.at + SLOW_READER_TIMEOUT, session, Timer::Slow)));
     }
 }

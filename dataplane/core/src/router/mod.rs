@@ -119,7 +119,7 @@ pub struct Router {
     sessions: Sessions,
     /// Confirmed deliveries that are open, so that a copy isn't written again.
     held: HashMap<MessageId, u64, ahash::RandomState>,
-    session_timers: BinaryHeap<Reverse<(Instant, SessionRef, Timer)>>,
+    session_timers: SessionTimers,
     /// Newer sessions of devices whose session here they ended.
     superseded: KeyMap<Epoch>,
     superseded_forget: VecDeque<(Instant, DeviceKey, Epoch)>,
@@ -166,6 +166,9 @@ pub struct Router {
     /// Streams to begin once this shard's map is new enough.
     syncs_waiting: Vec<(u64, NodeId, RegionId, u64)>,
 }
+
+/// What sessions wait for, the soonest first.
+type SessionTimers = BinaryHeap<Reverse<(Instant, SessionRef, Timer)>>;
 
 /// A link, as every shard sees it.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use trunkline_wire::codec::DecodeError;
 use trunkline_wire::common::Pong;
-use trunkline_wire::frame::{Decode, Header};
+use trunkline_wire::frame::{Decode, Encode, HEADER_BYTES, Header};
 use trunkline_wire::id::{DeviceKey, NodeId, ShardId};
 use trunkline_wire::map::Map;
-use trunkline_wire::peer::{PeerFrame, Register};
+use trunkline_wire::peer::{Forward, PeerFrame, Register};
 use trunkline_wire::preface::VERSION_MAX;
 
 use super::moves::Word;
@@ -42,6 +42,16 @@ impl Router {
             current,
             version,
         } = origin;
+        // Most frames are these. Apart from the others, whose largest is four times as large, so that they aren't moved with them.
+        if ty == Forward::TYPE {
+            let forward = Forward::decode_body_of(version, body)?;
+            if self.is_own(forward.recipient) {
+                self.route(now, &forward, out);
+            } else {
+                out.shard_raw(self.owner(forward.recipient), from, header(ty, body), body);
+            }
+            return Ok(());
+        }
         let Some(frame) = PeerFrame::decode(version, ty, body)? else {
             return Ok(());
         };
@@ -95,11 +105,7 @@ impl Router {
             PeerFrame::Build(_) => return Err(DecodeError::UnknownType(ty)),
         };
         let own = self.config.shard;
-        let header = Header {
-            ty,
-            length: body.len() as u32,
-        }
-        .encode();
+        let header = header(ty, body);
         match concern {
             Concern::Device(device) if !self.is_own(device) => {
                 out.shard_raw(self.owner(device), from, header, body);
@@ -122,6 +128,10 @@ impl Router {
     /// # Panics
     /// If it can't be read: the shard that hands it over has read it.
     pub fn shard_frame(&mut self, now: Now, from: NodeId, ty: u8, body: &[u8], out: &mut Outbox) {
+        if ty == Forward::TYPE {
+            let forward = Forward::decode_body(body).expect("the shard that owns the link has read it");
+            return self.route(now, &forward, out);
+        }
         let frame = PeerFrame::decode(VERSION_MAX, ty, body).expect("the shard that owns the link has read it");
         if let Some(frame) = frame {
             self.peer_frame(now, from, &frame, out);
@@ -244,4 +254,10 @@ impl Router {
             }
         }
     }
+}
+
+/// The header that `body` came with.
+fn header(ty: u8, body: &[u8]) -> [u8; HEADER_BYTES] {
+    let length = body.len() as u32;
+    Header { ty, length }.encode()
 }

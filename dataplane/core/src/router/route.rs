@@ -13,6 +13,7 @@ use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
 use trunkline_wire::peer::{Forward, Location, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Way};
 
+use super::attach::write;
 use super::{Now, REMEMBER_AFTER, Router};
 use crate::constants::{DEVICE_QUEUE_BYTES_MAX, UNACKNOWLEDGED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
@@ -269,7 +270,7 @@ impl Router {
             number: forward.number,
             payload: forward.payload,
         };
-        self.tell(now, session, &frame, out);
+        write(device, session, &mut self.session_timers, now, &frame, out);
         if trunkline_wire::planted!(DeliveredWhenWritten) && delivery > 0 {
             let answer = Answer::Final(Outcome::Delivered { late: false });
             self.reply(now, message_id(forward), &forward.trail, answer, way, out);

@@ -2,7 +2,7 @@
 
 use trunkline_wire::codec::Tail;
 use trunkline_wire::device::{ErrorCode, PAYLOAD_BYTES_MAX, Report, Send};
-use trunkline_wire::id::{DeviceKey, Epoch, IdRef, NodeId};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId};
 use trunkline_wire::peer::{Forward, Reply, Target};
 use trunkline_wire::report::{Answer, Outcome, RejectReason, RetryReason, Trail, Way};
 use trunkline_wire::time::Instant;
@@ -20,35 +20,6 @@ const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
 impl Router {
     /// A device sends a message.
     pub(super) fn send(&mut self, now: Now, session: SessionRef, send: &Send<'_>, out: &mut Outbox) {
-        // The sender's name is lent while the tables change, rather than copied for each message.
-        let Some(sender) = self.sessions.find(session) else {
-            return;
-        };
-        let (key, instance) = (sender.key, sender.instance);
-        let Some(name) = sender.id.take() else {
-            return;
-        };
-        let id = MessageId {
-            sender_key: key,
-            instance,
-            recipient: self.config.keys.device_key(send.recipient),
-            number: send.number.number,
-        };
-        self.take_in(now, session, id, name.borrow(), send, out);
-        if let Some(sender) = self.sessions.find(session) {
-            sender.id = Some(name);
-        }
-    }
-
-    fn take_in(
-        &mut self,
-        now: Now,
-        session: SessionRef,
-        id: MessageId,
-        name: IdRef<'_>,
-        send: &Send<'_>,
-        out: &mut Outbox,
-    ) {
         if send.payload.0.len() > PAYLOAD_BYTES_MAX {
             self.counters.rejected_too_large += 1;
             return self.device_fault(
@@ -59,76 +30,102 @@ impl Router {
                 out,
             );
         }
-        let recipient = id.recipient;
+        let recipient = self.config.keys.device_key(send.recipient);
+        let is_confirmed = send.number.confirmed.is_some();
+        if is_confirmed && !self.admit(now, session, recipient, send, out) {
+            return;
+        }
+        let Some(sender) = self.sessions.find(session) else {
+            return;
+        };
+        // Its name is lent while the tables change, rather than copied for each message.
+        let Some(name) = sender.id.take() else {
+            return;
+        };
+        let sender_key = sender.key;
         let forward = Forward {
             recipient,
             target: Target::Region { gone: Epoch::NONE },
             trail: Trail::default(),
-            sender_key: id.sender_key,
-            sender: name,
-            instance: id.instance,
+            sender_key,
+            sender: name.borrow(),
+            instance: sender.instance,
             number: send.number,
             ttl: send.ttl,
             payload: Tail(send.payload.0),
         };
-        let mut turn = Turn::Now;
-        if send.number.confirmed.is_some() {
-            let Some(sender) = self.sessions.find(session) else {
-                return;
-            };
-            if let Some(known) = self.unresolved.find(&id) {
-                // The device was here before, or asks twice: it is on its way already, and this session will be told.
-                self.counters.messages_resent += 1;
-                if known.session != Some(session) {
-                    known.session = Some(session);
-                    sender.unresolved += 1;
-                }
-                return;
-            }
-            if sender.unresolved >= UNRESOLVED_PER_SESSION_MAX
-                || self.unresolved.bytes() + send.payload.0.len() > UNRESOLVED_BYTES_MAX
-            {
-                self.counters.rejected_busy += 1;
-                self.counters.messages_refused += 1;
-                self.counters.reports_rejected += 1;
-                let outcome = Outcome::Rejected {
-                    reason: RejectReason::Busy,
-                    maybe_delivered: false,
-                };
-                let (recipient, number) = (send.recipient, id.number);
-                return self.tell(
-                    now,
-                    session,
-                    &Report {
-                        recipient,
-                        number,
-                        outcome,
-                        way: Way::Unknown,
-                    },
-                    out,
-                );
-            }
-            sender.unresolved += 1;
-            self.counters.messages_in_confirmed += 1;
-            self.retry_budget.earn();
-            let way = self.way_to(recipient);
-            turn = self.unresolved.insert(now.at, session, &forward, send.recipient, way);
+        let habits = sender.habits.get_or_insert_default();
+        self.predictor
+            .sent(now.unix_seconds(), habits, recipient.partner(), &mut self.foresights);
+        if !sender.told.due {
+            self.tell_later(now.at + REMEMBER_AFTER, session);
         }
         self.counters.messages_in += 1;
-        let device = id.sender_key;
-        if let Some(sender) = self.sessions.find(session) {
-            let habits = sender.habits.get_or_insert_default();
-            self.predictor
-                .sent(now.unix_seconds(), habits, recipient.partner(), &mut self.foresights);
-            if !sender.told.due {
-                self.tell_later(now.at + REMEMBER_AFTER, session);
-            }
+        let mut turn = Turn::Now;
+        if is_confirmed {
+            let way = self.way_to(recipient);
+            turn = self.unresolved.insert(now.at, session, &forward, send.recipient, way);
         }
         match turn {
             Turn::Now => self.dispatch(now, &forward, out),
             Turn::Later => self.counters.messages_held_back += 1,
         }
-        self.foresee(now, device, Occasion::Sent, out);
+        self.foresee(now, sender_key, Occasion::Sent, out);
+        if let Some(sender) = self.sessions.find(session) {
+            sender.id = Some(name);
+        }
+    }
+
+    /// Whether a confirmed message begins here, and is counted: not if it is on its way already, nor if there is no room for it, which
+    /// its sender is told.
+    fn admit(
+        &mut self,
+        now: Now,
+        session: SessionRef,
+        recipient: DeviceKey,
+        send: &Send<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some(sender) = self.sessions.find(session) else {
+            return false;
+        };
+        let id = MessageId {
+            sender_key: sender.key,
+            instance: sender.instance,
+            recipient,
+            number: send.number.number,
+        };
+        if let Some(known) = self.unresolved.find(&id) {
+            // The device was here before, or asks twice: it is on its way already, and this session will be told.
+            self.counters.messages_resent += 1;
+            if known.session != Some(session) {
+                known.session = Some(session);
+                sender.unresolved += 1;
+            }
+            return false;
+        }
+        if sender.unresolved >= UNRESOLVED_PER_SESSION_MAX
+            || self.unresolved.bytes() + send.payload.0.len() > UNRESOLVED_BYTES_MAX
+        {
+            self.counters.rejected_busy += 1;
+            self.counters.messages_refused += 1;
+            self.counters.reports_rejected += 1;
+            let report = Report {
+                recipient: send.recipient,
+                number: id.number,
+                outcome: Outcome::Rejected {
+                    reason: RejectReason::Busy,
+                    maybe_delivered: false,
+                },
+                way: Way::Unknown,
+            };
+            self.tell(now, session, &report, out);
+            return false;
+        }
+        sender.unresolved += 1;
+        self.counters.messages_in_confirmed += 1;
+        self.retry_budget.earn();
+        true
     }
 
     /// Whether a message to `recipient` can leave this node, or needn't: by way of its region.
