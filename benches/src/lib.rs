@@ -212,7 +212,7 @@ impl Host {
         while done < self.out.effects().len() {
             let mut told = std::mem::take(&mut self.told);
             for effect in &self.out.effects()[done..] {
-                if let Effect::Device { conn, bytes } = effect {
+                if let Effect::Device { conn, bytes, .. } = effect {
                     told.push((
                         self.sessions[conn.0 as usize],
                         bytes.len(),
@@ -257,7 +257,9 @@ impl Host {
     pub fn carry(&self, other: &mut Host) {
         for effect in self.out.effects() {
             match effect {
-                Effect::Link { node, bytes } if *node == other.node => other.receive(self.node, self.out.bytes(bytes)),
+                Effect::Link { node, bytes, .. } if *node == other.node => {
+                    other.receive(self.node, self.out.bytes(bytes))
+                }
                 _ => {}
             }
         }

@@ -85,6 +85,8 @@ pub enum Effect {
         conn: Conn,
         /// Whole frames of the device's protocol.
         bytes: Range<usize>,
+        /// How many.
+        frames: u32,
     },
     /// Close a device's connection once what was sent to it is written.
     CloseDevice {
@@ -97,6 +99,8 @@ pub enum Effect {
         node: NodeId,
         /// Whole frames of the peer protocol.
         bytes: Range<usize>,
+        /// How many.
+        frames: u32,
     },
     /// Hand these frames to another shard of this node ([`crate::router::Router::shard_frame`]).
     Shard {
@@ -161,6 +165,11 @@ impl Outbox {
         self.effects.is_empty()
     }
 
+    /// How many bytes of frames it holds.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Forgets everything, and keeps the space.
     pub fn clear(&mut self) {
         self.effects.clear();
@@ -175,13 +184,16 @@ impl Outbox {
         if let Some(Effect::Device {
             conn: last,
             bytes: before,
+            frames,
         }) = self.effects.last_mut()
             && *last == conn
             && before.end == bytes.start
         {
             before.end = bytes.end;
+            *frames += 1;
         } else {
-            self.effects.push(Effect::Device { conn, bytes });
+            let frames = 1;
+            self.effects.push(Effect::Device { conn, bytes, frames });
         }
         length
     }
@@ -197,13 +209,16 @@ impl Outbox {
         if let Some(Effect::Link {
             node: last,
             bytes: before,
+            frames,
         }) = self.effects.last_mut()
             && *last == node
             && before.end == bytes.start
         {
             before.end = bytes.end;
+            *frames += 1;
         } else {
-            self.effects.push(Effect::Link { node, bytes });
+            let frames = 1;
+            self.effects.push(Effect::Link { node, bytes, frames });
         }
     }
 

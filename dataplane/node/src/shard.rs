@@ -277,6 +277,9 @@ impl<D: Driver> Shard<D> {
         self.counters.completions += completions.len() as u64;
         for completion in completions.drain(..) {
             self.complete(now, completion);
+            if self.out.bytes_len() >= OUT_BYTES_SOFT_MAX {
+                self.carry_out(now);
+            }
         }
         self.completions = completions;
         self.carry_out(now);
@@ -622,6 +625,8 @@ const FULL_RETRY_AFTER_MS: u32 = 1_000;
 const DRAINING_RETRY_AFTER_MS: u32 = 1_000;
 /// Lines about strangers, per shard and second.
 const LOG_LINES_A_SECOND: u32 = 10;
+/// Frames that are gathered before they are copied to where they leave: while they are in the nearest cache. A turn may bring a megabyte.
+const OUT_BYTES_SOFT_MAX: usize = 16 << 10;
 /// Vectors kept for sends; 32 MiB in the worst case.
 const SPARES_MAX: usize = 256;
 

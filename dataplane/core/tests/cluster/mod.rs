@@ -559,13 +559,13 @@ impl Cluster {
             }
             for effect in out.effects() {
                 match effect {
-                    Effect::Device { conn, bytes } => self.tell(DeviceConn(conn.0), out.bytes(bytes)),
+                    Effect::Device { conn, bytes, .. } => self.tell(DeviceConn(conn.0), out.bytes(bytes)),
                     Effect::CloseDevice { conn } => {
                         let socket = self.sockets.get_mut(&DeviceConn(conn.0)).unwrap();
                         socket.told.push(Told::Closed);
                         socket.open = false;
                     }
-                    Effect::Link { node, bytes } => {
+                    Effect::Link { node, bytes, .. } => {
                         let to = node.0 as usize - 1;
                         if let Some(link) = self.links.get_mut(&(host, to)).filter(|link| link.up) {
                             link.frames.push_back((link.serial, out.bytes(bytes).to_vec()));

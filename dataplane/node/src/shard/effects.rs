@@ -43,17 +43,25 @@ impl<D: Driver> Shard<D> {
 
     fn effect<'a>(&mut self, now: Now, effect: &Effect, bytes: impl Fn(&Range<usize>) -> &'a [u8]) {
         match effect {
-            Effect::Device { conn, bytes: range } => self.queue_device(now, *conn, bytes(range)),
+            Effect::Device {
+                conn,
+                bytes: range,
+                frames,
+            } => self.queue_device(now, *conn, bytes(range), *frames),
             Effect::CloseDevice { conn } => {
                 let token = token(*conn);
                 if let Some(State::Device { .. }) = self.table.get(token).map(|connection| &connection.state) {
                     self.linger(now, token);
                 }
             }
-            Effect::Link { node, bytes: range } => {
+            Effect::Link {
+                node,
+                bytes: range,
+                frames,
+            } => {
                 let owner = shard_of_node(*node, self.shards);
                 if owner == self.shard {
-                    self.queue_link(now, *node, bytes(range));
+                    self.queue_link(now, *node, bytes(range), (*frames).into());
                 } else {
                     self.port.link(owner, *node, bytes(range));
                 }
@@ -179,7 +187,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn queue_device(&mut self, now: Now, conn: Conn, bytes: &[u8]) {
+    fn queue_device(&mut self, now: Now, conn: Conn, bytes: &[u8], frames: u32) {
         let token = token(conn);
         let Some(connection) = self.table.get_mut(token) else {
             return;
@@ -195,15 +203,15 @@ impl<D: Driver> Shard<D> {
             return;
         }
         self.queued_bytes += bytes.len();
-        self.counters.frames_sent += count_frames(bytes);
+        self.counters.frames_sent += u64::from(frames);
         list(&mut self.listed, token, connection);
     }
 
-    /// Frames for the link to `node`, which this shard owns.
-    pub(super) fn queue_link(&mut self, now: Now, node: NodeId, bytes: &[u8]) {
+    /// So many frames for the link to `node`, which this shard owns.
+    pub(super) fn queue_link(&mut self, now: Now, node: NodeId, bytes: &[u8], frames: u64) {
         let route = self.book.route(now.at, node).map(token);
         let Some(token) = route else {
-            self.counters.link_frames_lost += count_frames(bytes);
+            self.counters.link_frames_lost += frames;
             return;
         };
         let Some(connection) = self.table.get_mut(token) else {
@@ -211,7 +219,7 @@ impl<D: Driver> Shard<D> {
         };
         let before = connection.out.pending();
         let pushed = if before + bytes.len() <= LINK_BYTES_SOFT_MAX {
-            self.counters.frames_sent += count_frames(bytes);
+            self.counters.frames_sent += frames;
             connection.out.push(bytes, &mut self.spares)
         } else {
             let mut kept = self.spares.take();

@@ -10,7 +10,7 @@ use trunkline_wire::id::ShardId;
 
 use super::{Draining, Shard, listener};
 use crate::connection::State;
-use crate::mesh::{Batch, DrainOrder, Item, Order, Then, frames};
+use crate::mesh::{Batch, DrainOrder, Item, Order, Then, count_frames, frames};
 
 impl<D: Driver> Shard<D> {
     pub(super) fn take_mail(&mut self, now: Now) {
@@ -41,7 +41,8 @@ impl<D: Driver> Shard<D> {
                 }
                 Item::Link { node, bytes } => {
                     self.carry_out(now);
-                    self.queue_link(now, node, &batch.bytes[bytes]);
+                    let bytes = &batch.bytes[bytes];
+                    self.queue_link(now, node, bytes, count_frames(bytes));
                 }
                 Item::Event(event) => {
                     self.carry_out(now);

@@ -301,7 +301,7 @@ fn a_link_whose_other_side_does_not_read_sheds_messages_then_is_closed() {
     let now = shard.now;
     let mut queued = 0;
     while shard.counters.link_messages_shed == 0 {
-        shard.queue_link(now, node, &frame(Forward::TYPE));
+        shard.queue_link(now, node, &frame(Forward::TYPE), 1);
         shard.start_sends();
         queued += 60_004;
     }
@@ -310,13 +310,13 @@ fn a_link_whose_other_side_does_not_read_sheds_messages_then_is_closed() {
     assert_eq!(shard.book.up(), 1);
     // What is not a message is still taken, up to the hard bound.
     while shard.counters.links_overflowed == 0 {
-        shard.queue_link(now, node, &frame(Location::TYPE));
+        shard.queue_link(now, node, &frame(Location::TYPE), 1);
         queued += 60_004;
         assert!(queued < 100 << 20, "bounded");
     }
     assert_eq!(shard.counters.link_messages_shed, 1);
     assert_eq!(shard.book.up(), 0);
-    shard.queue_link(now, node, &frame(Forward::TYPE));
+    shard.queue_link(now, node, &frame(Forward::TYPE), 1);
     assert_eq!(shard.counters.link_frames_lost, 1);
     pair.turns(|pair| pair.shards[0].table.is_empty());
 }

@@ -267,8 +267,8 @@ impl<'a> Cluster<'a> {
             }
             for effect in out.effects() {
                 match effect {
-                    Effect::Device { conn, bytes } => self.tell(now, host, *conn, out.bytes(bytes)),
-                    Effect::Link { node, bytes } => {
+                    Effect::Device { conn, bytes, .. } => self.tell(now, host, *conn, out.bytes(bytes)),
+                    Effect::Link { node, bytes, .. } => {
                         let (to, bytes) = (index(*node), out.bytes(bytes).to_vec());
                         let at = self.wire.deliver(now, nth, host, to);
                         nth += 1;
