@@ -263,3 +263,33 @@ fn a_message_from_elsewhere_than_its_sender_was_thought_to_be_is_reason_to_ask_a
         (Some(node(A)), 2)
     );
 }
+
+#[test]
+fn who_sends_by_way_of_the_region_is_told_where_to_once_a_second_and_at_once_of_another_session() {
+    let mut cluster = two_servers();
+    cluster.link_down(A, B);
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    let told = |cluster: &mut Cluster| {
+        let of_instance = |&&(from, _, ty): &&(_, _, u8)| (from, ty) == (node(R), Location::TYPE);
+        let all = cluster.carried.iter().filter(of_instance).count() as u64;
+        // Without what was asked ahead of need.
+        let counters = cluster.router(R).counters();
+        all - counters.locations_told - counters.locations_told_again
+    };
+    for number in 0..10 {
+        cluster.send(a, "b", number);
+        cluster.run_ms(20);
+    }
+    assert_eq!(cluster.deliveries(b), 10);
+    assert_eq!(told(&mut cluster), 1);
+    cluster.run_ms(1_000);
+    cluster.send(a, "b", 10);
+    cluster.run_ms(20);
+    assert_eq!(told(&mut cluster), 2);
+    cluster.disconnect(b);
+    cluster.welcome(B, "b");
+    cluster.send(a, "b", 11);
+    cluster.run_ms(20);
+    assert_eq!(told(&mut cluster), 3);
+}

@@ -229,7 +229,11 @@ impl Router {
         let device = forward.recipient;
         match self.find_present(device) {
             Some(epoch) => {
-                self.hint(forward, epoch, out);
+                if let Some(origin) = forward.trail.origin()
+                    && self.locations_told.is_news(now.at, origin, device, epoch)
+                {
+                    self.hint(forward, epoch, out);
+                }
                 if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
                     if trunkline_wire::planted!(DuplicateForward) {
                         self.pass_on(forward, epoch.node, Target::Session { epoch }, out);

@@ -23,6 +23,7 @@ mod audit;
 pub mod drain;
 mod foresee;
 mod instance;
+mod locations_told;
 mod moves;
 mod passed;
 mod peers;
@@ -63,6 +64,7 @@ use crate::unresolved::{self, MessageId};
 use crate::watches::Watches;
 use foresee::Prefetch;
 use instance::Asked;
+use locations_told::LocationsTold;
 use moves::Versions;
 use passed::Passed;
 use remember::HandOver;
@@ -153,6 +155,7 @@ pub struct Router {
     hand_over: HandOver,
     asked: BTreeMap<DeviceKey, Asked>,
     asked_bytes: usize,
+    locations_told: LocationsTold,
     ticked: Instant,
     /// What [`Router::deadline`] said last.
     due: Instant,
@@ -244,6 +247,7 @@ impl Router {
             hand_over: HandOver::default(),
             asked: BTreeMap::new(),
             asked_bytes: 0,
+            locations_told: LocationsTold::default(),
             ticked: now.at,
             due: Instant::NEVER,
             unix_seconds: now.unix_seconds(),

@@ -192,6 +192,7 @@ impl Router {
                 self.links.insert(node, LinkView::Up { serial });
                 // What was announced was on the link before.
                 self.version_forgotten(node);
+                self.locations_told.forget(node);
                 self.relay_to(now, node, out);
                 self.hand_over_again(node);
             }
