@@ -21,8 +21,11 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ),
     // It speaks the protocol and owns its sockets: the driver and the client library are among what it measures.
     ("trunkline-load", &["trunkline-wire"]),
-    // It starts programs, and knows none of them from within.
-    ("trunkline-compare", &["trunkline-load"]),
+    // It starts programs, and knows none of them from within; it asks control as an operator's tool does.
+    (
+        "trunkline-compare",
+        &["trunkline-control", "trunkline-load", "trunkline-wire"],
+    ),
     // What is deployed, driven by a trace: no sockets.
     ("trunkline-replay", &["trunkline-core", "trunkline-wire"]),
     (
