@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trunkline_core::constants::WELCOME_TIMEOUT;
+use trunkline_core::constants::{WELCOME_ALONE, WELCOME_TIMEOUT};
 use trunkline_core::link::Origin;
 use trunkline_core::outbox::{Conn, Effect, Outbox, ShardEvent};
 use trunkline_core::router::{Config, Now, Router, SessionRef};
@@ -169,8 +169,10 @@ impl Host {
             self.sessions
                 .push(self.router.attach(self.now, conn, 1, &hello, &mut self.out));
         }
-        self.now.at = self.now.at + WELCOME_TIMEOUT;
-        self.turn();
+        for wait in [WELCOME_TIMEOUT, WELCOME_ALONE] {
+            self.now.at = self.now.at + wait;
+            self.turn();
+        }
         self.devices_read();
         self.clear();
         assert_eq!(
