@@ -48,7 +48,7 @@ fn an_instance_that_was_paused_validates_before_it_says_offline() {
     for seed in 1..=40 {
         let spec = Spec {
             regions: 1,
-            instances: 1,
+            instances: 2,
             devices: 2,
             ..Spec::default()
         };
@@ -69,7 +69,7 @@ fn an_instance_that_was_paused_validates_before_it_says_offline() {
         assert_eq!(
             cluster.connected_at(to),
             Some(b),
-            "seed {seed}: welcomed without the instance"
+            "seed {seed}: the other instance has it"
         );
         let message = send(&mut cluster, from, to, 10_000);
         held(cluster.run_for(secs(5)));

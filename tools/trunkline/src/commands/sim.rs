@@ -48,7 +48,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: Option<u64>,
     /// What happens to each cluster: `swarm` draws a mix of all faults for each seed, the others look for trouble of one sort (roam,
-    /// deaths, partitions, pauses, clocks, storms, slow, upgrade, control, headless, strangers, moves).
+    /// deaths, partitions, pauses, clocks, storms, slow, upgrade, mixed, control, headless, strangers, moves, members, overload,
+    /// impostor).
     #[arg(long, default_value = "swarm", value_parser = scenario)]
     scenario: &'static Scenario,
     /// Prints a line with seed and trace hash for each seed.

@@ -5,6 +5,8 @@ use trunkline_sim::swarm::{Load, Rate};
 
 /// See the module's text. `--devices` is beside it: without any of these it is the size of a run.
 #[derive(clap::Args)]
+// Its struct has the name of the one that it is flattened into, and so would its group.
+#[group(skip)]
 pub(super) struct Args {
     /// Devices of each cluster, at least; unless said, a third of --devices.
     #[arg(long, value_name = "N", conflicts_with = "propagation", value_parser = clap::value_parser!(u32).range(2..=2_000))]
