@@ -18,3 +18,16 @@ pub mod contender;
 pub mod syscalls;
 pub mod table;
 pub mod workload;
+
+use std::process::ExitCode;
+
+/// How a program ends: what went wrong in one line, for people.
+pub fn exit(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -11,7 +11,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::json;
 use trunkline_compare::contender::{Contender, Running};
 use trunkline_compare::workload::Workload;
-use trunkline_compare::{syscalls, table};
+use trunkline_compare::{exit, syscalls, table};
 use trunkline_load::run::{raise_descriptors, run as play};
 use trunkline_load::summary::Summary;
 use trunkline_load::{plot, report};
@@ -61,13 +61,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {

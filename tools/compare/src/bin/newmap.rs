@@ -18,6 +18,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use trunkline_compare::cluster::{get, is_ready};
 use trunkline_compare::contender::{Contender, Running, built, free_address, written};
+use trunkline_compare::exit;
 use trunkline_control::admin::Admin;
 use trunkline_load::plan::{Plan, Spacing, Work};
 use trunkline_load::run::{Round, run as play};
@@ -48,13 +49,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::FAILURE
-        }
-    }
+    exit(run(&Args::parse()))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
