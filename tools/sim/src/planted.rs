@@ -29,14 +29,11 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::BudgetNotRefilled
         | Bug::OldSessionStays
         | Bug::GoneKept
+        | Bug::OfflineBeforeSync
         | Bug::SupersededLingers
         | Bug::OutdatedUntold
         | Bug::TombstoneShort => "roam",
-        Bug::OfflineBeforeSync
-        | Bug::DialWithoutWait
-        | Bug::KeepUnnamed
-        | Bug::PassagesUnanswered
-        | Bug::ReconnectAtOnce => "deaths",
+        Bug::DialWithoutWait | Bug::PassagesUnanswered | Bug::ReconnectAtOnce => "deaths",
         Bug::OfflineUnasked
         | Bug::SiblingIgnored
         | Bug::GoneAtOnce
@@ -54,6 +51,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::SyncEndsWithFirstShard
         | Bug::StreamWithoutNew
         | Bug::NoSyncOnNewLink
+        | Bug::KeepUnnamed
         | Bug::WrongGeneration
         | Bug::ShowTwice
         | Bug::NoResend
