@@ -50,7 +50,7 @@ bugs! {
     KeepUnnamed => "keep-unnamed", "the end of a stream drops nothing of what was not named in it";
     AnswerAtWrongShard => "answer-at-wrong-shard", "a sibling's answer stays at the shard of its link, not of its device";
     StreamEndsAtOneShard => "stream-ends-at-one-shard", "the end of a stream is told to one shard only";
-    GoneKept => "gone-kept", "an instance that is told by a message that a session is gone keeps it";
+    GoneWhichever => "gone-whichever", "an instance that is told by a message that a session is gone forgets the device's newer one too";
     SiblingAlwaysSure => "sibling-always-sure", "an instance that is asked says that it has heard everybody, whether or not it has";
     StraysAtOnce => "strays-at-once", "a session that has no place by this node's map is forgotten before its server has that map";
     RelayedDropped => "relayed-dropped", "the end of a stream by an older map drops what others have relayed";

@@ -28,7 +28,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::ForgetAffinity
         | Bug::BudgetNotRefilled
         | Bug::OldSessionStays
-        | Bug::GoneKept
+        | Bug::GoneWhichever
         | Bug::OfflineBeforeSync
         | Bug::SupersededLingers
         | Bug::OutdatedUntold

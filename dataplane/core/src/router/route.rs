@@ -90,7 +90,7 @@ impl Router {
     fn route_by_region(&mut self, now: Now, forward: &Forward<'_>, gone: Epoch, out: &mut Outbox) {
         let device = forward.recipient;
         let region = self.map.region_of(device);
-        if gone != Epoch::NONE && !self.presence.is_empty() && !trunkline_wire::planted!(GoneKept) {
+        if gone != Epoch::NONE && !self.presence.is_empty() {
             self.forget_gone(now, device, gone, out);
         }
         if self.served.contains(&region) || self.knows(device) {
