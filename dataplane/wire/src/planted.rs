@@ -94,7 +94,7 @@ bugs! {
     AnswerIsNoCopy => "answer-is-no-copy", "who was told that a copy may be with the device forgets it";
     RetryForgetsCopy => "retry-forgets-copy", "a message that was tried again counts as not on its way";
     BudgetNotRefilled => "budget-not-refilled", "time earns no retries";
-    ReplyNotRelayed => "reply-not-relayed", "an answer goes no way but straight";
+    ReplyOneHop => "reply-one-hop", "a message that came by way of another node is not answered";
     AbandonIsNoCopy => "abandon-is-no-copy", "what was written to a session that ended counts as not delivered";
     UnresolvedMiscounted => "unresolved-miscounted", "a report does not lower the number of a session's unresolved messages";
     BudgetEarnsMore => "budget-earns-more", "a message earns five times its share of a retry";

@@ -87,7 +87,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::SilenceIsNoCopy
         | Bug::AnswerIsNoCopy
         | Bug::RetryForgetsCopy
-        | Bug::ReplyNotRelayed
+        | Bug::ReplyOneHop
         | Bug::ReleaseEarly
         | Bug::GapsForgotten
         | Bug::CopyForgotten

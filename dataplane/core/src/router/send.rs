@@ -302,6 +302,9 @@ impl Router {
                 reply.back = Trail::default().then(last).expect("one node fits");
                 out.link(last, &reply);
             }
+            Some(origin) if trunkline_wire::planted!(ReplyOneHop) && reply.back.last() != Some(origin) => {
+                self.counters.replies_dropped += 1;
+            }
             Some(origin) if self.ready(origin) => {
                 reply.back = Trail::default().then(origin).expect("one node fits");
                 out.link(origin, &reply);
@@ -311,9 +314,7 @@ impl Router {
                     reply.back = reply.back.back();
                 }
                 match reply.back.last() {
-                    Some(last) if self.ready(last) && !trunkline_wire::planted!(ReplyNotRelayed) => {
-                        out.link(last, &reply)
-                    }
+                    Some(last) if self.ready(last) => out.link(last, &reply),
                     // Its sender's node asks again, and gets another answer.
                     _ => self.counters.replies_dropped += 1,
                 }
