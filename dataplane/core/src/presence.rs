@@ -173,17 +173,22 @@ impl Presence {
         if trunkline_wire::planted!(NoTombstone) {
             return self.find(device) == Some(epoch) && self.entries.remove(device);
         }
-        let known = self.removed.entry(device).or_insert(removed);
-        if known.epoch < epoch {
-            *known = removed;
-        } else if known.epoch == epoch {
-            known.ended |= ended;
-        }
-        let kept = match trunkline_wire::planted!(TombstoneShort) {
-            true => std::time::Duration::from_secs(1),
-            false => TOMBSTONE,
+        let is_news = match self.removed.get_mut(&device) {
+            Some(known) if known.epoch >= epoch => {
+                known.ended |= ended && known.epoch == epoch;
+                false
+            }
+            Some(_) | None => true,
         };
-        self.forget.push_back((now + kept, device, epoch));
+        // What is said again, as with each message that finds the session gone, is remembered no more often.
+        if is_news {
+            self.removed.insert(device, removed);
+            let kept = match trunkline_wire::planted!(TombstoneShort) {
+                true => std::time::Duration::from_secs(1),
+                false => TOMBSTONE,
+            };
+            self.forget.push_back((now + kept, device, epoch));
+        }
         match self.find(device) {
             Some(held) if held == epoch || trunkline_wire::planted!(UnregisterAnyEpoch) => self.entries.remove(device),
             _ => false,
@@ -248,7 +253,7 @@ impl Presence {
                 return Err(format!("{device:?} is held at {held}, and {} has ended", removed.epoch));
             }
         }
-        // Each removal is remembered once more when it is repeated.
+        // That of an older session of the device is forgotten in its time, too.
         if self.removed.len() > self.forget.len() {
             return Err(format!(
                 "{} removals, {} of them to be forgotten",
@@ -350,6 +355,18 @@ mod tests {
             presence.register(DEVICE, epoch(6, 1), 1),
             Registration::Taken { replaced: None }
         );
+    }
+
+    #[test]
+    fn what_is_unregistered_again_and_again_is_remembered_once() {
+        let mut presence = Presence::default();
+        presence.unregister(T0, DEVICE, epoch(7, 2));
+        let once = presence.entries();
+        for seconds in 1..50 {
+            presence.unregister(T0 + Duration::from_secs(seconds), DEVICE, epoch(7, 2));
+            presence.unregister(T0 + Duration::from_secs(seconds), DEVICE, epoch(6, 1));
+        }
+        assert_eq!(presence.entries(), once);
     }
 
     #[test]
