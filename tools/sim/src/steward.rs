@@ -61,8 +61,8 @@ impl Cluster {
                 .moves
                 .insert(*id, (moved.stage, moved.since))
                 .unwrap_or((Stage::Pending, 0));
-            let skipped =
-                stage == Stage::Pending && !matches!(moved.stage, Stage::Pending | Stage::Both | Stage::Aborted);
+            // In one turn, as after a pause, control may also read that a move is wanted and that it is given up.
+            let skipped = stage == Stage::Pending && matches!(moved.stage, Stage::Switch | Stage::End | Stage::Done);
             if skipped && !moved.is_turn() {
                 let what = format!("move {id} began with the step `{}`", moved.stage.name());
                 return Err(self
