@@ -156,8 +156,11 @@ impl Cluster {
 
     fn heal_silently(&mut self, a: Host, b: Host) {
         let (a, b) = (self.address_of(a), self.address_of(b));
-        self.cuts.remove(&(a, b));
-        self.cuts.remove(&(b, a));
+        let was_cut = self.cuts.remove(&(a, b)) | self.cuts.remove(&(b, a));
+        if was_cut && (a == CONTROL || b == CONTROL) {
+            let now = self.now();
+            self.watch.steward.healed(if a == CONTROL { b } else { a }, now);
+        }
         self.site.world.heal(a, b);
     }
 

@@ -2,6 +2,7 @@
 //! member no more.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use trunkline_control::state::moves::{Move, Stage, Way};
@@ -21,12 +22,19 @@ pub(crate) struct Steward {
     moves: BTreeMap<u32, (Stage, u64)>,
     /// Members that have left with nothing in the way of their last word, and when.
     leaves: BTreeMap<NodeNo, Instant>,
+    /// Until when the way between each of these and control was last cut.
+    cut: BTreeMap<IpAddr, Instant>,
 }
 
 impl Steward {
     /// Whatever is on its way to control may be lost.
     pub(crate) fn disturbed(&mut self) {
         self.leaves.clear();
+    }
+
+    /// The way between a node and control is open again.
+    pub(crate) fn healed(&mut self, node: IpAddr, now: Instant) {
+        self.cut.insert(node, now);
     }
 
     /// A node has settled a version, as it is about to say.
@@ -109,7 +117,9 @@ impl Cluster {
     fn hears(&self, node: NodeNo) -> bool {
         let address = self.nodes[node.0].address;
         let cut = self.cuts.contains(&(address, CONTROL)) || self.cuts.contains(&(CONTROL, address));
-        self.control_logic().is_some() && !self.site.world.is_paused(CONTROL) && !cut
+        let was_cut = self.watch.steward.cut.get(&address);
+        let was_cut = was_cut.is_some_and(|at| self.now().since(*at) <= SESSION_BACK);
+        self.control_logic().is_some() && !self.site.world.is_paused(CONTROL) && !cut && !was_cut
     }
 
     fn is_last_instance(&self, node: NodeNo) -> bool {
@@ -147,3 +157,5 @@ impl Cluster {
 
 /// How long a node's last word to control may take, and what follows from it.
 const LEAVE: Duration = Duration::from_secs(3);
+/// By when a session with control that a cut has broken is known to be broken, and another one is there.
+const SESSION_BACK: Duration = Duration::from_secs(15);
