@@ -98,6 +98,12 @@ pub const PREFETCHES_MAX: usize = 16_384;
 /// Of how many devices one shard of an instance remembers who has asked where they are: at 64 bytes, 4 MiB.
 pub const WATCHES_MAX: usize = 65_536;
 
+/// How often an instance tells a node that sends by way of it where the same device is. A node that has forgotten sends by way of the
+/// region for as long.
+pub const LOCATION_TOLD_AGAIN: Duration = Duration::from_secs(1);
+/// Of how many pairs of a node and a device an instance's shard knows that it has told them: 256 KiB, once it has told one.
+pub const LOCATIONS_TOLD_MAX: usize = 4096;
+
 /// How many messages may wait in one shard for the siblings' answers about their recipients.
 pub const LOCATING_MESSAGES_MAX: usize = 4096;
 /// And how many bytes of them.
@@ -129,10 +135,3 @@ const _: () = assert!(
 );
 const _: () = assert!(PASSED_KEPT.as_millis() >= SUSPECT_AFTER.as_millis() + ANSWER_WAIT_MIN.as_millis());
 const _: () = assert!(ANSWER_WAIT_MAX.as_millis() < trunkline_wire::report::TTL_MS_DEFAULT as u128);
-
-/// How often an instance tells a node that sends by way of it where the same device is. A node that has forgotten sends by way of the
-/// region for as long.
-pub const LOCATION_TOLD_AGAIN: Duration = Duration::from_secs(1);
-
-/// Of how many pairs of a node and a device an instance's shard knows that it has told them: 256 KiB, once it has told one.
-pub const LOCATIONS_TOLD_MAX: usize = 4096;
