@@ -307,14 +307,7 @@ fn a_drained_server_that_starts_while_control_is_away_lets_nobody_in_and_hears_f
     );
     assert!(draining(&cluster));
     cluster.control = Cluster::control(&cluster.place, &address);
-    until("all are back", || {
-        let status = cluster.status();
-        status["nodes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|node| node["connected"] == true)
-    });
+    cluster.until_all_are_back();
     assert!(draining(&cluster), "control says the same");
     // What is undone while it is away, it hears when it's back.
     cluster.nodes[2].kill();

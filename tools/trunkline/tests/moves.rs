@@ -194,14 +194,7 @@ fn a_whole_region_comes_takes_half_of_the_slots_and_goes_again_under_traffic() {
     assert_eq!((&removed["stage"], &removed["slots"]), (&"done".into(), &32_768.into()));
     // The node's settings still name it.
     cluster.restart_control();
-    until("all are back", || {
-        let status = cluster.status();
-        status["nodes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|node| node["connected"] == true)
-    });
+    cluster.until_all_are_back();
     assert!(!cluster.status()["regions"].to_string().contains("east"));
     assert_clean(&cluster, load);
 }

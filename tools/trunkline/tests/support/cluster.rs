@@ -103,6 +103,15 @@ impl Cluster {
         last_json(&output)
     }
 
+    /// Waits until control hears all nodes that it knows, as after its restart.
+    pub fn until_all_are_back(&self) {
+        until("all are back", || {
+            let status = self.status();
+            let nodes = status["nodes"].as_array().unwrap();
+            nodes.iter().all(|node| node["connected"] == true)
+        });
+    }
+
     pub fn refused(&self, request: &[&str], parts: &[&str]) {
         let at = self.at();
         assert_one_line_error(&run(self.arguments(request, &at)), parts);
