@@ -111,6 +111,8 @@ pub struct Session {
     pub slow_watched: bool,
     /// How many of its confirmed messages are unresolved.
     pub unresolved: u32,
+    /// A message of its own has come to its end: it was delivered, or its recipient is offline.
+    pub answered: bool,
     /// It is about to be sent elsewhere: it is given no new message.
     pub finishing: bool,
     /// Which way the last message to it took, for `explain`.
@@ -240,6 +242,7 @@ impl Sessions {
             stalled: now,
             slow_watched: false,
             unresolved: 0,
+            answered: false,
             finishing: false,
             last_way: None,
             habits: None,

@@ -116,6 +116,15 @@ pub enum Way {
     None,
 }
 
+/// What is known of whether a sender's recipients can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// Nothing that it sent has come to an end here.
+    New,
+    /// Something has.
+    Known,
+}
+
 /// Whether a message that was taken in goes at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -221,7 +230,7 @@ impl Table {
             .filter(|m| m.generation == place.generation)
     }
 
-    /// Adds a message that is to be sent for the first time; `way`: it can leave this node.
+    /// Adds a message that is to be sent for the first time; `way`: it can leave this node; `acquaintance`: of its sender.
     ///
     /// # Panics
     /// If it is there already.
@@ -232,6 +241,7 @@ impl Table {
         forward: &Forward<'_>,
         recipient: IdRef<'_>,
         way: Way,
+        acquaintance: Acquaintance,
     ) -> Turn {
         let (sender, recipient) = (forward.sender.as_bytes(), recipient.as_bytes());
         let mut texts = Vec::with_capacity(sender.len() + recipient.len() + forward.payload.0.len());
@@ -276,6 +286,9 @@ impl Table {
             self.wait_behind(now, place);
             self.release(id.recipient);
             return Turn::Later;
+        }
+        if acquaintance == Acquaintance::New {
+            self.begin(place);
         }
         if due < expires {
             self.first.push_back((due, place));
@@ -335,6 +348,16 @@ impl Table {
             .min(RETRY_WAIT_MAX);
         message.due = (now + jittered(wait, jitter)).min(message.expires);
         self.later.push(Reverse((message.due, place)));
+    }
+
+    /// A message is the first to its recipient: others will wait behind it once there are a few.
+    fn begin(&mut self, place: UnresolvedRef) {
+        let message = &mut self.slab[place.index as usize];
+        self.stalls_serial = self.stalls_serial.wrapping_add(1);
+        let mut stall = Stall::beginning(self.stalls_serial);
+        message.standing = Standing::Ahead { stall: stall.serial };
+        stall.went(message.bytes());
+        self.stalls.insert(message.id.recipient, stall);
     }
 
     /// A message waits behind others to its recipient from now on.

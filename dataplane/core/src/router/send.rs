@@ -12,7 +12,7 @@ use crate::constants::{UNRESOLVED_BYTES_MAX, UNRESOLVED_PER_SESSION_MAX};
 use crate::outbox::Outbox;
 use crate::predictor::Occasion;
 use crate::session::SessionRef;
-use crate::unresolved::{self, Due, End, MessageId, Turn};
+use crate::unresolved::{self, Acquaintance, Due, End, MessageId, Turn};
 
 /// How long a retry waits that found the budget spent.
 const POSTPONED: std::time::Duration = std::time::Duration::from_millis(100);
@@ -54,6 +54,10 @@ impl Router {
             ttl: send.ttl,
             payload: Tail(send.payload.0),
         };
+        let acquaintance = match sender.answered {
+            true => Acquaintance::Known,
+            false => Acquaintance::New,
+        };
         let habits = sender.habits.get_or_insert_default();
         self.predictor
             .sent(now.unix_seconds(), habits, recipient.partner(), &mut self.foresights);
@@ -64,7 +68,9 @@ impl Router {
         let mut turn = Turn::Now;
         if is_confirmed {
             let way = self.way_to(recipient);
-            turn = self.unresolved.insert(now.at, session, &forward, send.recipient, way);
+            turn = self
+                .unresolved
+                .insert(now.at, session, &forward, send.recipient, way, acquaintance);
         }
         match turn {
             Turn::Now => self.dispatch(now, &forward, out),
@@ -192,6 +198,7 @@ impl Router {
             true => sender.unresolved,
             false => sender.unresolved.saturating_sub(1),
         };
+        sender.answered |= end_of(outcome) == End::Answered;
         let report = Report {
             recipient: message.recipient(),
             number: message.id.number,

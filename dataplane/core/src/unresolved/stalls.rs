@@ -5,6 +5,9 @@
 //! As soon as one comes to its end they follow, twice as many at a time with each that is answered, as TCP begins: the recipient's
 //! queue is bounded.
 //!
+//! What a device sends at first, before anything that it sent has come to an end here, begins in the same way with a few messages ahead:
+//! a device that has just come sends again all that it has no report of, and its recipients may be on their way as well.
+//!
 //! ```text
 //! tried again ──▶ behind ──the oldest, when nobody is ahead──▶ ahead ──tried again──▶ behind
 //! taken in meanwhile ─▲ └──────── its turn in the window ───────▲ └──an end──▶ over
@@ -40,9 +43,14 @@ pub(super) struct Stall {
     pub(super) ahead_bytes: usize,
     /// Of these, those that have yet to be sent.
     pub(super) ready: usize,
-    /// How many may be, once the recipient was reached. 0: it has not been since one was last tried again.
+    /// How many may be. 0: one was tried again, and none has been answered since.
     window: usize,
+    /// One was answered, and none had to be tried again since.
+    reached: bool,
 }
+
+/// Messages to one recipient under way at a time when nobody knows whether it can be reached.
+const WINDOW_FIRST: usize = 4;
 
 /// Messages to one recipient under way at a time when it is reached again.
 const WINDOW_MAX: usize = 64;
@@ -60,6 +68,15 @@ impl Stall {
             ahead_bytes: 0,
             ready: 0,
             window: 0,
+            reached: false,
+        }
+    }
+
+    /// Of messages of which none has been sent yet.
+    pub(super) fn beginning(serial: u32) -> Stall {
+        Stall {
+            window: WINDOW_FIRST,
+            ..Stall::new(serial)
         }
     }
 
@@ -76,6 +93,7 @@ impl Stall {
     /// The recipient's way is open.
     pub(super) fn widen(&mut self) {
         self.window = (2 * self.window.max(1)).min(WINDOW_MAX);
+        self.reached = true;
     }
 
     /// It took something, and what came next may have been too much.
@@ -86,6 +104,7 @@ impl Stall {
     /// The recipient can't be reached.
     pub(super) fn close(&mut self) {
         self.window = 0;
+        self.reached = false;
     }
 
     /// Puts a message back among those that wait, by its age.
@@ -110,6 +129,6 @@ impl Stall {
 
     /// Nobody waits, and whoever comes next may go at once.
     pub(super) fn is_over(&self) -> bool {
-        self.behind.is_empty() && self.ready == 0 && (self.window > 0 || self.ahead == 0)
+        self.behind.is_empty() && self.ready == 0 && (self.reached || self.ahead == 0)
     }
 }

@@ -36,6 +36,17 @@ impl Harness {
     }
 
     fn send_with(&mut self, recipient: DeviceKey, number: u64, ttl_ms: u32, payload: &[u8]) -> Turn {
+        self.insert(recipient, number, ttl_ms, payload, Acquaintance::Known)
+    }
+
+    fn insert(
+        &mut self,
+        recipient: DeviceKey,
+        number: u64,
+        ttl_ms: u32,
+        payload: &[u8],
+        acquaintance: Acquaintance,
+    ) -> Turn {
         let id = id(recipient, number);
         let forward = Forward {
             recipient,
@@ -52,13 +63,20 @@ impl Harness {
             payload: Tail(payload),
         };
         let name = IdRef::new("recipient").unwrap();
-        let turn = self.table.insert(self.now, self.session, &forward, name, Way::Open);
+        let turn = self
+            .table
+            .insert(self.now, self.session, &forward, name, Way::Open, acquaintance);
         self.table.check().unwrap();
         turn
     }
 
     fn send(&mut self, recipient: DeviceKey, number: u64) -> Turn {
         self.send_with(recipient, number, 60_000, b"hello")
+    }
+
+    /// A sender of whom nothing has come to an end yet.
+    fn send_new(&mut self, number: u64) -> Turn {
+        self.insert(R, number, 60_000, b"hello", Acquaintance::New)
     }
 
     fn try_again(&mut self, number: u64) {
@@ -228,4 +246,60 @@ fn one_that_waits_behind_others_expires_in_time_and_no_copy_of_it_is_about() {
     }
     assert_eq!(expired, [(1, false)]);
     h.table.check().unwrap();
+}
+
+#[test]
+fn what_a_newcomer_sends_begins_with_a_few_and_grows_as_they_are_answered() {
+    let mut h = Harness::new();
+    assert_eq!(h.send_new(0), Turn::Now);
+    for number in 1..100 {
+        assert_eq!(h.send_new(number), Turn::Later);
+    }
+    assert_eq!(h.due(), (vec![1, 2, 3], vec![1, 2, 3]));
+    h.end(0, End::Answered);
+    assert_eq!(h.due().0, [4, 5, 6, 7, 8], "twice as many are under way");
+    for number in 1..99 {
+        h.end(number, End::Answered);
+        h.due();
+    }
+    assert_eq!(h.send(R, 100), Turn::Now, "nobody waits any more");
+}
+
+#[test]
+fn of_a_newcomer_s_messages_to_one_who_is_away_few_leave_and_few_need_a_retry() {
+    let mut h = Harness::new();
+    for number in 0..200 {
+        h.send_new(number);
+    }
+    assert_eq!(h.due().1, [1, 2, 3], "beside the first");
+    for number in 0..4 {
+        h.try_again(number);
+    }
+    assert_eq!(h.due().0, Vec::<u64>::new());
+    h.after_ms(30);
+    h.end(0, End::Answered);
+    let mut under_way = std::collections::VecDeque::new();
+    let (mut tried, mut new) = h.due();
+    under_way.extend(tried.drain(..));
+    while let Some(number) = under_way.pop_front() {
+        h.end(number, End::Answered);
+        let (tried, more) = h.due();
+        under_way.extend(tried);
+        new.extend(more);
+    }
+    assert!(h.table.is_empty());
+    assert_eq!(new.len(), 196, "all others had never left");
+}
+
+#[test]
+fn a_newcomer_who_sends_one_at_a_time_is_not_held_back() {
+    let mut h = Harness::new();
+    for number in 0..3 {
+        assert_eq!(h.send_new(number), Turn::Now);
+        h.end(number, End::Answered);
+    }
+    assert_eq!(h.send_new(3), Turn::Now);
+    h.try_again(3);
+    assert_eq!(h.send_new(4), Turn::Later);
+    assert_eq!(h.after_ms(30).0, [3]);
 }
