@@ -10,7 +10,7 @@ use trunkline_core::predictor::Worth;
 use trunkline_core::presence::{Presence, Registration};
 use trunkline_core::resequencer::{Arrival, Bounds, Resequencer, Step as Order};
 use trunkline_core::router::SessionRef;
-use trunkline_core::unresolved::{End, MessageId, Table, Way};
+use trunkline_core::unresolved::{Acquaintance, End, MessageId, Table, Way};
 use trunkline_wire::codec::Tail;
 use trunkline_wire::id::{DeviceKey, Epoch, IdRef, Instance, NodeId};
 use trunkline_wire::map::Map;
@@ -177,7 +177,14 @@ fn report() -> Box<dyn Step> {
             ttl: TtlMs::default(),
             payload: Tail(&[7; PAYLOAD_BYTES]),
         };
-        table.insert(Instant::from_micros(1), session, &forward, name, Way::Open);
+        table.insert(
+            Instant::from_micros(1),
+            session,
+            &forward,
+            name,
+            Way::Open,
+            Acquaintance::Known,
+        );
     };
     for n in 0..OPEN {
         insert(&mut table, session, message(n), names.borrow());
