@@ -138,3 +138,21 @@ fn mosquitto_takes_a_load() {
         server.takes_all("mqtt");
     }
 }
+
+#[test]
+fn rumqttd_takes_a_load() {
+    let server = Server::start("rumqttd", |port, directory| {
+        let file = directory.join("rumqttd.toml");
+        let settings = format!(
+            "id = 0\n[router]\nid = 0\nmax_connections = 100\nmax_outgoing_packet_count = 1000\nmax_segment_size = 1048576\n\
+             max_segment_count = 10\n[v4.1]\nname = \"v4\"\nlisten = \"127.0.0.1:{port}\"\nnext_connection_delay_ms = 0\n\
+             [v4.1.connections]\nconnection_timeout_ms = 60000\nmax_payload_size = 70000\nmax_inflight_count = 100\n\
+             dynamic_filters = true\n"
+        );
+        std::fs::write(&file, settings).unwrap();
+        vec!["-c".to_owned(), file.display().to_string()]
+    });
+    if let Some(server) = server {
+        server.takes_all("mqtt");
+    }
+}

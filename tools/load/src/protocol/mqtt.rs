@@ -1,7 +1,8 @@
 //! MQTT 3.1.1 at quality of service 0: to the broker and from it, at most once.
 //!
-//! A connection's topic is `load/` and its run and number, which is its client's id as well. It asks for no keep-alive, so that a run
-//! needs no pings. Subscribing doesn't wait for the connection's acknowledgement, which the protocol allows.
+//! A connection's topic is `load`, its run and its number, with slashes between them; its client's id has dashes there, since rumqttd
+//! takes no slash in one. It asks for the longest keep-alive, which no run outlasts, so that it needs no pings; not for none, which
+//! rumqttd refuses. Subscribing doesn't wait for the connection's acknowledgement, which the protocol allows.
 
 use super::text;
 use super::{Heard, Message, Protocol};
@@ -13,8 +14,8 @@ pub struct Mqtt {
     run: u32,
 }
 
-/// `load/`, the run, `/`, the connection.
-const TOPIC_BYTES: usize = 5 + 8 + 1 + 8;
+/// `load`, the run, the connection, and what is between them.
+const NAME_BYTES: usize = 5 + 8 + 1 + 8;
 
 impl Mqtt {
     /// For a run that has this number for itself.
@@ -22,30 +23,36 @@ impl Mqtt {
         Mqtt { run }
     }
 
-    /// A string of the protocol: its length, and the topic of a connection.
+    /// The topic of a connection.
     fn topic(self, number: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(TOPIC_BYTES as u16).to_be_bytes());
-        out.extend_from_slice(b"load/");
+        self.name(number, b'/', out);
+    }
+
+    /// A string of the protocol: its length, and what names a connection, in parts.
+    fn name(self, number: u32, between: u8, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(NAME_BYTES as u16).to_be_bytes());
+        out.extend_from_slice(b"load");
+        out.push(between);
         text::hexadecimal(self.run, out);
-        out.push(b'/');
+        out.push(between);
         text::hexadecimal(number, out);
     }
 }
 
 impl Protocol for Mqtt {
     fn greet(&self, me: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[CONNECT, (CONNECT_HEAD.len() + 2 + TOPIC_BYTES) as u8]);
+        out.extend_from_slice(&[CONNECT, (CONNECT_HEAD.len() + 2 + NAME_BYTES) as u8]);
         out.extend_from_slice(CONNECT_HEAD);
-        self.topic(me, out);
+        self.name(me, b'-', out);
         // Packet 1, one topic, at most quality 0.
-        out.extend_from_slice(&[SUBSCRIBE, 2 + 2 + TOPIC_BYTES as u8 + 1, 0, 1]);
+        out.extend_from_slice(&[SUBSCRIBE, 2 + 2 + NAME_BYTES as u8 + 1, 0, 1]);
         self.topic(me, out);
         out.push(0);
     }
 
     fn send(&self, message: &Message<'_>, out: &mut Vec<u8>) {
         out.push(PUBLISH);
-        let mut length = 2 + TOPIC_BYTES + message.payload.len();
+        let mut length = 2 + NAME_BYTES + message.payload.len();
         while length >= 0x80 {
             out.push(length as u8 | 0x80);
             length >>= 7;
@@ -73,7 +80,7 @@ impl Protocol for Mqtt {
                 return Err("it sent a length of more than four bytes".to_owned());
             }
         }
-        if body_bytes > PAYLOAD_BYTES_MAX + 2 + TOPIC_BYTES {
+        if body_bytes > PAYLOAD_BYTES_MAX + 2 + NAME_BYTES {
             return Err(format!("it sent a packet of {body_bytes} bytes"));
         }
         let start = 1 + length_bytes;
@@ -104,8 +111,8 @@ impl Protocol for Mqtt {
     }
 }
 
-/// The protocol's name and level, a clean session, no keep-alive.
-const CONNECT_HEAD: &[u8] = b"\0\x04MQTT\x04\x02\0\0";
+/// The protocol's name and level, a clean session, a keep-alive of 18 hours.
+const CONNECT_HEAD: &[u8] = b"\0\x04MQTT\x04\x02\xff\xff";
 const CONNECT: u8 = 0x10;
 const CONNACK: u8 = 0x20;
 const PUBLISH: u8 = 0x30;
