@@ -136,7 +136,7 @@ pub enum Request {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum What {
-    /// One device, by its id. It is enrolled by that.
+    /// One device that is enrolled, by its id.
     Device(String),
     /// All devices without an override in these slots.
     Slots {

@@ -147,6 +147,10 @@ fn a_wrong_move_is_refused_with_its_reason_and_changes_nothing() {
             "is none",
         ),
         (of(json!({ "device": "" }), "us"), "1 to 64 bytes"),
+        (
+            of(json!({ "device": "nobody" }), "us"),
+            "the device `nobody` is not enrolled",
+        ),
         (json!({ "op": "abort-move", "id": 7 }), "there is no move 7"),
         (json!({ "op": "move-state", "id": 7 }), "there is no move 7"),
         (

@@ -1,8 +1,8 @@
 //! What is to move, by an operator's wish: worked out and checked whole before anything changes, then undertaken.
 
 use serde_json::{Value, json};
-use trunkline_wire::id::{DeviceKey, RegionId};
-use trunkline_wire::map::{OVERRIDES_MAX, SLOTS};
+use trunkline_wire::id::RegionId;
+use trunkline_wire::map::SLOTS;
 
 use super::moves::{MOVES_OPEN_MAX, NAMED_MAX};
 use super::operator::{Answer, Refused, Reply};
@@ -11,7 +11,7 @@ use crate::assignment;
 use crate::membership::{GRACE, REMOVALS_PERCENT_MAX};
 use crate::request::What;
 use crate::state::moves::{MOVE_DEVICES_MAX, Mover, RUNS_MAX, Run, Then, Turn, Way, runs};
-use crate::state::{Change, Device, Region, Slots};
+use crate::state::{Change, Region, Slots};
 
 /// The whole of a share.
 pub const SHARE_WHOLE: u32 = 10_000;
@@ -23,8 +23,6 @@ pub(super) struct Plan {
     pub(super) devices: Vec<Mover>,
     pub(super) turns: Vec<Turn>,
     pub(super) retire: Option<RegionId>,
-    /// A device that has to be enrolled for it, under this name.
-    pub(super) enroll: Option<(DeviceKey, String)>,
     /// How many nodes it makes instances no longer.
     pub(super) gone: usize,
     /// However many these are.
@@ -139,15 +137,6 @@ impl Logic {
             value["moved"] = value["slots"].clone();
             return Ok(Reply::Now(value));
         }
-        if let Some((key, id)) = plan.enroll.clone() {
-            let record = Device {
-                id,
-                wanted: None,
-                enrolled_ms: now.wall_ms,
-                assigned: None,
-            };
-            self.change(now.at, Change::Device(key, Some(record)));
-        }
         if let Some(region) = plan.retire {
             // Nothing new is to come to it meanwhile.
             let name = self.region_name(region).to_owned();
@@ -175,11 +164,6 @@ impl Logic {
             return Err(format!(
                 "this moves {} devices with an override, and {MOVE_DEVICES_MAX} are the most at once: move some first",
                 plan.devices.len()
-            ));
-        }
-        if plan.enroll.is_some() && self.state.devices.len() >= OVERRIDES_MAX {
-            return Err(format!(
-                "{OVERRIDES_MAX} devices are enrolled, and more are not possible; others go by their slot"
             ));
         }
         for (id, other) in self.state.moves.iter().filter(|(_, moved)| !moved.stage.is_over()) {
@@ -227,7 +211,14 @@ impl Logic {
     fn plan_device(&self, device: &str, to: RegionId) -> Result<Plan, Refused> {
         let key = self.key_of(device)?;
         let by_slot = self.slots_to_move()?[usize::from(key.slot())];
-        let known = self.state.devices.get(&key);
+        let Some(known) = self.state.devices.get(&key) else {
+            let (by_slot, to) = (self.region_name(by_slot), self.region_name(to));
+            return Err(format!(
+                "the device `{device}` is not enrolled, and goes with its slot {}, which is in region `{by_slot}`: see that the id is right, \
+                 then `enroll {device} --region {to}`",
+                key.slot()
+            ));
+        };
         if let Some((id, _)) = self.move_of_device(key) {
             return Err(format!(
                 "the device `{device}` is on its way in move {id} already: wait for it, or abort it"
@@ -238,18 +229,16 @@ impl Logic {
                 "the device `{device}` is being enrolled: try again in a moment"
             ));
         }
-        let assigned = known.and_then(|known| known.assigned).map(|(region, _)| region);
-        let from = assigned.unwrap_or(by_slot);
+        let from = known.assigned.map_or(by_slot, |(region, _)| region);
         if from == to {
             return Err(format!(
                 "the device `{device}` is in the region `{}` already",
                 self.region_name(to)
             ));
         }
-        let then = if known.is_some() { Then::Kept } else { Then::Made };
+        let then = Then::Kept;
         Ok(Plan {
             devices: vec![Mover { key, from, to, then }],
-            enroll: known.is_none().then(|| (key, device.to_owned())),
             ..Plan::default()
         })
     }

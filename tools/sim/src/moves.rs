@@ -14,9 +14,25 @@ impl Cluster {
         self.begin_move(&format!(r#"{{"slots":{{"first":{first},"last":{last}}}}}"#), to)
     }
 
-    /// Moves a device to a region, by its place. False without control, or if it refuses.
+    /// Brings a device to a region, by its place: moves it if it is enrolled, otherwise enrols it there. False without control, or if it
+    /// refuses.
     pub fn move_device(&mut self, device: DeviceNo, to: usize) -> bool {
-        self.begin_move(&format!(r#"{{"device":"{}"}}"#, id_of(device)), to)
+        let id = id_of(device);
+        let key = self.devices[device.0 as usize].key;
+        let is_enrolled = |cluster: &Cluster| {
+            cluster
+                .control_logic()
+                .is_some_and(|logic| logic.state().devices.contains_key(&key))
+        };
+        if is_enrolled(self) {
+            return self.begin_move(&format!(r#"{{"device":"{id}"}}"#), to);
+        }
+        let region = region_name(to);
+        self.ask_control(&format!(r#"{{"op":"enroll","device":"{id}","region":"{region}"}}"#));
+        let enrolled = is_enrolled(self);
+        let how = if enrolled { "is enrolled" } else { "can't be enrolled" };
+        self.note(format!("{id} {how} in {region}"));
+        enrolled
     }
 
     /// Takes a node out of a region's instances, by the region's place. False without control, or if it refuses.

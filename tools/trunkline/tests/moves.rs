@@ -113,6 +113,11 @@ fn a_connected_device_and_a_whole_region_move_and_wrong_moves_are_refused() {
     let mut alice = Running::start(&["listen", "--server", &edge, "--device", "alice"]);
     let home = cluster.ask(&["where", "alice"])["region"].as_str().unwrap().to_owned();
     let other = if home == "north" { "south" } else { "north" };
+    cluster.refused(
+        &["move", "alice", "--to", other],
+        &["alice", "is not enrolled", "enroll alice"],
+    );
+    cluster.ask(&["enroll", "alice", "--region", &home]);
     let done = cluster.ask(&["move", "alice", "--to", other, "--json"]);
     assert_eq!(
         (&done["stage"], &done["devices"]),

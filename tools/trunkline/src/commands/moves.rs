@@ -39,7 +39,7 @@ pub struct Follow {
   trunkline control move --share 25% --from eu --to us --detach"
 )]
 pub struct MoveArgs {
-    /// A device's id; it's enrolled by that.
+    /// A device that is enrolled, by its id.
     device: Option<DeviceId>,
     /// Slots, of 0 to 65535: one, or the first and the last.
     #[arg(long, value_name = "FIRST-LAST", value_parser = slots)]
