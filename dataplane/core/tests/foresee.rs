@@ -214,12 +214,33 @@ fn who_has_asked_where_a_device_is_is_told_when_it_turns_up_elsewhere() {
     let wished = cluster.wishes.iter();
     let wished: Vec<_> = wished.map(|(by, wish)| (*by, wish.node, wish.reason)).collect();
     assert_eq!(wished, [(node(A), node(C), Reason::Hint)]);
-    // Told once: who still wants to know asks again.
+    // And of its next move too.
     cluster.disconnect(b);
     cluster.run_ms(50);
     cluster.welcome(B, "b");
     cluster.run_ms(50);
-    assert_eq!(cluster.router(R).counters().locations_told_again, 1);
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(B)));
+    assert_eq!(cluster.router(R).counters().locations_told_again, 2);
+    assert_eq!(questions(&cluster, A), asked);
+}
+
+#[test]
+fn who_was_told_with_a_message_where_a_device_is_is_told_when_it_turns_up_elsewhere() {
+    let mut cluster = three_servers();
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    // More than a device is listened to in a second: nothing is foreseen after it, and nothing asked.
+    for number in 0..100 {
+        cluster.send(a, "nobody", number);
+    }
+    cluster.run_ms(1);
+    let asked = questions(&cluster, A);
+    cluster.send(a, "b", 100);
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(B)));
+    cluster.disconnect(b);
+    cluster.welcome(C, "b");
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(C)));
     assert_eq!(questions(&cluster, A), asked);
 }
 
@@ -250,11 +271,14 @@ fn a_message_from_elsewhere_than_its_sender_was_thought_to_be_is_reason_to_ask_a
         cluster.run_ms(500);
     }
     assert_eq!(questions(&cluster, B), 1, "its messages say where it is");
-    // It moves, and moves on: of the first time B is told.
+    // It moves, and moves on: of the first time B is told, and what it is told of the second is lost.
     cluster.welcome(C, "a");
     cluster.run_ms(500);
+    cluster.hold(R, B);
     let a = cluster.welcome(A, "a");
     cluster.run_ms(500);
+    cluster.lose(R, B);
+    cluster.let_go(R, B);
     assert_eq!(thought_at(&mut cluster, B, "a"), Some(node(C)));
     cluster.send(a, "b", 100);
     cluster.run_ms(500);

@@ -154,7 +154,7 @@ impl Router {
         self.ask_where(now, device, out);
     }
 
-    /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region, and once more
+    /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region, and again
     /// when that has changed.
     pub(super) fn where_is(&mut self, from: NodeId, device: PartnerKey, out: &mut Outbox) {
         let region = self.map.region_of_partner(device);
@@ -168,9 +168,9 @@ impl Router {
         }
     }
 
-    /// As an instance: a device has turned up at its epoch's node. Who asked for it lately is told.
+    /// As an instance: a device has turned up at its epoch's node. Who asked for it lately, or was told with a message, is told.
     pub(super) fn tell_watchers(&mut self, device: DeviceKey, epoch: Epoch, out: &mut Outbox) {
-        for node in self.watches.take(device.partner()) {
+        for node in self.watches.told(device.partner()) {
             // It has the session itself.
             if node != epoch.node && self.ready(node) {
                 self.counters.locations_told_again += 1;

@@ -237,6 +237,7 @@ impl Router {
                     && self.locations_told.is_news(now.at, origin, device, epoch)
                 {
                     self.hint(forward, epoch, out);
+                    self.watches.watch(device.partner(), origin);
                 }
                 if self.pass_on(forward, epoch.node, Target::Session { epoch }, out) {
                     if trunkline_wire::planted!(DuplicateForward) {
