@@ -55,6 +55,7 @@ tally! {
         direct_missed_link => "Messages that went by way of the region because no link to the recipient's node was ready.",
         locations_asked => "Locations asked for ahead of need.",
         locations_prefetched => "Locations learnt ahead of need.",
+        locations_supposed => "Locations supposed to be where a message came from, because nothing else was known.",
         locations_withdrawn => "Locations forgotten because the device left for which they were asked for.",
         locations_told => "Locations told to nodes that asked ahead of need.",
         locations_told_again => "Locations told to nodes that had asked before, because the device has turned up elsewhere.",

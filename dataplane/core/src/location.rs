@@ -3,7 +3,7 @@
 //! A wrong entry costs one extra hop and no message. Bounded by two generations: what was not used while the younger one filled up
 //! goes first.
 
-use trunkline_wire::id::{DeviceKey, Epoch, PartnerKey};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey};
 
 use trunkline_wire::keyed::KeyMap;
 
@@ -59,6 +59,13 @@ impl Locations {
         epoch
     }
 
+    /// A message of `device` has come from `node`, which says where it was a moment ago, and not which of its sessions that is: as good as
+    /// a location until one is learnt, and nothing beside one that was.
+    pub fn suppose(&mut self, device: DeviceKey, node: NodeId) {
+        let clock = SUPPOSED;
+        self.learn(device, Epoch { clock, node });
+    }
+
     /// Forgets where `device` is.
     pub fn forget(&mut self, device: DeviceKey) {
         self.young.remove(&device);
@@ -83,10 +90,11 @@ impl Locations {
     }
 }
 
+/// The clock of a session that is only supposed: below that of every one that there is, whose upper 48 bits are milliseconds.
+const SUPPOSED: u64 = 1;
+
 #[cfg(test)]
 mod tests {
-    use trunkline_wire::id::NodeId;
-
     use super::*;
 
     fn epoch(clock: u64) -> Epoch {
@@ -114,5 +122,17 @@ mod tests {
         assert_eq!(locations.peek(device), Some(epoch(5)));
         locations.forget(device);
         assert_eq!(locations.find(device), None);
+    }
+
+    #[test]
+    fn what_is_supposed_stands_until_something_is_learnt() {
+        let mut locations = Locations::new(100);
+        let device = DeviceKey(7 << 64);
+        let at = |locations: &Locations| locations.peek(device).map(|epoch| epoch.node);
+        locations.suppose(device, NodeId(2));
+        assert_eq!(at(&locations), Some(NodeId(2)));
+        locations.learn(device, epoch(1 << 16));
+        locations.suppose(device, NodeId(3));
+        assert_eq!((at(&locations), locations.len()), (Some(NodeId(1)), 1));
     }
 }

@@ -8,6 +8,9 @@ use trunkline_wire::device::{ClientFrame, Intend};
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{IdRef, NodeId};
 use trunkline_wire::peer::{Location, WhereIs};
+use trunkline_wire::report::{Outcome, Way};
+
+const DELIVERED: Outcome = Outcome::Delivered { late: false };
 
 const A: usize = 0;
 const B: usize = 1;
@@ -44,6 +47,59 @@ fn a_delivered_message_makes_the_way_back_known_before_the_answer() {
     let wish = cluster.wishes.iter().find(|(by, _)| *by == node(B)).expect("a wish").1;
     assert_eq!((wish.node, wish.by), (node(A), Some(b_key)));
     assert_eq!(cluster.router(B).counters().locations_prefetched, 1);
+}
+
+#[test]
+fn an_answer_goes_straight_to_where_the_message_came_from_before_the_region_has_said_where_that_is() {
+    let mut cluster = two_servers();
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    intend(&mut cluster, a, "b");
+    cluster.hold(R, B);
+    cluster.send(a, "b", 0);
+    cluster.run_ms(50);
+    cluster.send(b, "a", 0);
+    cluster.run_ms(50);
+    assert_eq!(cluster.reports(b), [(0, DELIVERED, Way::Direct)]);
+    assert_eq!(cluster.router(B).counters().locations_supposed, 1);
+    // What the region says is believed, whatever comes from elsewhere.
+    cluster.let_go(R, B);
+    cluster.run_ms(50);
+    let a_key = cluster.key("a");
+    let known = |cluster: &mut Cluster| cluster.router(B).explain(a_key).location.map(|(epoch, _)| epoch);
+    assert_eq!(known(&mut cluster), cluster.epoch(a));
+}
+
+#[test]
+fn where_a_message_came_from_stays_known_when_who_was_to_answer_it_leaves() {
+    let mut cluster = two_servers();
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    cluster.send(a, "b", 0);
+    cluster.run_ms(50);
+    cluster.disconnect(b);
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, B, "a"), Some(node(A)));
+}
+
+#[test]
+fn a_wrong_guess_of_where_a_message_came_from_costs_a_hop_and_no_message() {
+    let mut cluster = three_servers();
+    let a = cluster.welcome(A, "a");
+    let b = cluster.welcome(B, "b");
+    intend(&mut cluster, a, "b");
+    cluster.hold(R, B);
+    cluster.send(a, "b", 0);
+    cluster.run_ms(50);
+    cluster.disconnect(a);
+    let a = cluster.welcome(C, "a");
+    cluster.send(b, "a", 0);
+    cluster.run_ms(50);
+    assert_eq!(cluster.deliveries(a), 1);
+    assert_eq!(cluster.reports(b), [(0, DELIVERED, Way::Region)]);
+    cluster.let_go(R, B);
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, B, "a"), Some(node(C)));
 }
 
 #[test]
@@ -242,6 +298,20 @@ fn who_was_told_with_a_message_where_a_device_is_is_told_when_it_turns_up_elsewh
     cluster.welcome(C, "b");
     assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(C)));
     assert_eq!(questions(&cluster, A), asked);
+}
+
+#[test]
+fn where_messages_went_stays_known_when_who_sent_them_leaves() {
+    let mut cluster = two_servers();
+    let a = cluster.welcome(A, "a");
+    cluster.welcome(B, "b");
+    intend(&mut cluster, a, "b");
+    cluster.send(a, "b", 0);
+    cluster.run_ms(50);
+    assert_eq!(cluster.reports(a), [(0, DELIVERED, Way::Direct)]);
+    cluster.disconnect(a);
+    cluster.run_ms(50);
+    assert_eq!(thought_at(&mut cluster, A, "b"), Some(node(B)));
 }
 
 #[test]

@@ -204,9 +204,17 @@ pub enum Occasion {
     /// It has connected, or its history has arrived.
     Attached,
     /// It has sent a message.
-    Sent,
-    /// It was handed a message, by whom it will write to; that one is at this node, or at the own one.
-    Delivered(Option<NodeId>),
+    Sent {
+        /// To whom.
+        to: PartnerKey,
+    },
+    /// It was handed a message of `from`, which will be written to.
+    Delivered {
+        /// Its whole key.
+        from: DeviceKey,
+        /// The node that it came from; none if that is the own one.
+        at: Option<NodeId>,
+    },
     /// Its client has said so.
     Hinted,
     /// It has left.

@@ -33,7 +33,7 @@ pub(super) struct Prefetch {
     hope: Hope,
     /// Whether no place is known for that yet.
     waiting: bool,
-    /// Whether it was not known before.
+    /// Whether it was not known before, and no message has come from there or gone there since.
     news: bool,
 }
 
@@ -120,16 +120,23 @@ impl Router {
             since: now.at,
             half_life,
         };
-        if let Some(epoch) = known {
-            self.wish(epoch.node, hope, by, out);
+        let seen = seen(occasion);
+        let is_confirmed = seen.is_some() && seen == known.map(|epoch| epoch.node);
+        let supposed = match (occasion, known) {
+            (Occasion::Delivered { from, at: Some(node) }, None) => self.suppose(from, node),
+            _ => None,
+        };
+        if let Some(node) = supposed.or(known.map(|epoch| epoch.node)) {
+            self.wish(node, hope, by, out);
         }
-        let is_confirmed = is_confirmed(occasion, known);
         if let Some(prefetch) = self.prefetches.get_mut(&device)
             && (is_confirmed || now.at.since(prefetch.asked_at) < believed(occasion, known))
         {
             if is_confirmed {
                 prefetch.asked_at = now.at;
             }
+            let is_used = known.is_some() && matches!(occasion, Occasion::Sent { to } if to == device);
+            prefetch.news &= seen.is_none() && !is_used;
             prefetch.shared |= prefetch.by != by;
             if prefetch.hope.aged(now).worth <= worth {
                 (prefetch.by, prefetch.hope) = (by, hope);
@@ -148,10 +155,22 @@ impl Router {
                 .is_some_and(|before| before.by != by || before.shared),
             hope,
             waiting: true,
-            news: known.is_none(),
+            news: known.is_none() && seen.is_none(),
         };
         self.prefetches.insert(device, prefetch);
         self.ask_where(now, device, out);
+    }
+
+    /// A message of a device has come from `node`, and nothing else is known of where it is: an answer that leaves before the region has
+    /// said more goes there. Not to a node that holds no sessions.
+    fn suppose(&mut self, device: DeviceKey, node: NodeId) -> Option<NodeId> {
+        let holds_sessions = self.map.node(node).is_some_and(|node| node.roles.connection);
+        if node == self.config.node || !holds_sessions {
+            return None;
+        }
+        self.counters.locations_supposed += 1;
+        self.locations.suppose(device, node);
+        Some(node)
     }
 
     /// A node asks where a device is, ahead of need. Answered by what this instance holds, if it serves the device's region, and again
@@ -261,9 +280,13 @@ impl Router {
     }
 }
 
-/// Whether a message came from where its sender was thought to be: as good as an answer.
-fn is_confirmed(occasion: Occasion, known: Option<Epoch>) -> bool {
-    matches!((occasion, known), (Occasion::Delivered(Some(node)), Some(epoch)) if epoch.node == node)
+/// From which other node a message has just come of who is expected to be written to. If it was thought to be there, that is as good as an
+/// answer.
+fn seen(occasion: Occasion) -> Option<NodeId> {
+    match occasion {
+        Occasion::Delivered { at, .. } => at,
+        Occasion::Attached | Occasion::Sent { .. } | Occasion::Hinted | Occasion::Detached => None,
+    }
 }
 
 /// How long after a question about a device its answer is good enough.
@@ -271,8 +294,8 @@ fn believed(occasion: Occasion, known: Option<Epoch>) -> Duration {
     match (occasion, known) {
         (Occasion::Attached | Occasion::Hinted, _) => LOCATION_DOUBTED,
         // A message has come from elsewhere than where its sender was thought to be.
-        (Occasion::Delivered(Some(_)), Some(_)) => LOCATION_DOUBTED,
-        (Occasion::Sent | Occasion::Detached | Occasion::Delivered(_), _) => LOCATION_FRESH,
+        (Occasion::Delivered { at: Some(_), .. }, Some(_)) => LOCATION_DOUBTED,
+        (Occasion::Sent { .. } | Occasion::Detached | Occasion::Delivered { .. }, _) => LOCATION_FRESH,
     }
 }
 
@@ -280,8 +303,8 @@ fn believed(occasion: Occasion, known: Option<Epoch>) -> Duration {
 fn reason(occasion: Occasion) -> Reason {
     match occasion {
         Occasion::Attached => Reason::Attach,
-        Occasion::Sent => Reason::Send,
-        Occasion::Delivered(_) => Reason::Reply,
+        Occasion::Sent { .. } => Reason::Send,
+        Occasion::Delivered { .. } => Reason::Reply,
         Occasion::Hinted => Reason::Hint,
         // Nothing is worth anything then.
         Occasion::Detached => Reason::Attach,

@@ -278,7 +278,11 @@ impl Router {
         if is_untold {
             self.tell_later(now.at + REMEMBER_AFTER, session);
         }
-        self.foresee(now, recipient, Occasion::Delivered(forward.trail.origin()), out);
+        let occasion = Occasion::Delivered {
+            from: forward.sender_key,
+            at: forward.trail.origin(),
+        };
+        self.foresee(now, recipient, occasion, out);
     }
 
     /// A device has taken a confirmed message.

@@ -76,7 +76,8 @@ impl Router {
             Turn::Now => self.dispatch(now, &forward, out),
             Turn::Later => self.counters.messages_held_back += 1,
         }
-        self.foresee(now, sender_key, Occasion::Sent, out);
+        let to = recipient.partner();
+        self.foresee(now, sender_key, Occasion::Sent { to }, out);
         if let Some(sender) = self.sessions.find(session) {
             sender.id = Some(name);
         }
