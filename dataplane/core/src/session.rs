@@ -115,6 +115,8 @@ pub struct Session {
     pub answered: bool,
     /// It is about to be sent elsewhere: it is given no new message.
     pub finishing: bool,
+    /// Another device of this node was expected to write to it.
+    pub awaited: bool,
     /// Which way the last message to it took, for `explain`.
     pub last_way: Option<(Way, Trail)>,
     /// Whom it writes to and hears from; none before its first message.
@@ -244,6 +246,7 @@ impl Sessions {
             unresolved: 0,
             answered: false,
             finishing: false,
+            awaited: false,
             last_way: None,
             habits: None,
             told: Told::default(),
@@ -294,9 +297,10 @@ impl Sessions {
         self.by_key.get(&key).map(|&index| &self.slab[index as usize])
     }
 
-    /// Whether a device that is known by a part of its key receives here.
-    pub fn has_partner(&self, device: PartnerKey) -> bool {
-        self.by_key.contains_key(&device)
+    /// The session of a device that is known by a part of its key, if it receives here.
+    pub fn of_partner(&mut self, device: PartnerKey) -> Option<&mut Session> {
+        let index = *self.by_key.get(&device)?;
+        Some(&mut self.slab[index as usize])
     }
 
     /// Removes a session, unless it has ended already.

@@ -301,6 +301,36 @@ fn who_was_told_with_a_message_where_a_device_is_is_told_when_it_turns_up_elsewh
 }
 
 #[test]
+fn where_a_neighbour_goes_is_known_to_whom_it_leaves_behind_and_a_stranger_is_not_asked_for() {
+    let mut cluster = three_servers();
+    let a = cluster.welcome(A, "a");
+    for (device, questions_asked) in [("neighbour", 1), ("stranger", 0)] {
+        let gone = cluster.welcome(A, device);
+        if device == "neighbour" {
+            cluster.send(gone, "a", 0);
+            cluster.run_ms(50);
+        }
+        let asked = questions(&cluster, A);
+        cluster.disconnect(gone);
+        cluster.run_ms(50);
+        assert_eq!(questions(&cluster, A) - asked, questions_asked, "{device}");
+    }
+    cluster.welcome(B, "neighbour");
+    assert_eq!(thought_at(&mut cluster, A, "neighbour"), Some(node(B)));
+    cluster.send(a, "neighbour", 0);
+    cluster.run_ms(50);
+    assert_eq!(cluster.reports(a), [(0, DELIVERED, Way::Direct)]);
+    // It comes back, and turns up elsewhere without having left.
+    cluster.welcome(A, "neighbour");
+    cluster.send(a, "neighbour", 1);
+    cluster.run_ms(50);
+    let asked = questions(&cluster, A);
+    cluster.welcome(C, "neighbour");
+    assert_eq!(thought_at(&mut cluster, A, "neighbour"), Some(node(C)));
+    assert_eq!(questions(&cluster, A), asked);
+}
+
+#[test]
 fn where_messages_went_stays_known_when_who_sent_them_leaves() {
     let mut cluster = two_servers();
     let a = cluster.welcome(A, "a");

@@ -356,6 +356,9 @@ impl Router {
             for region in map.regions_of(ended.key).chain(before) {
                 self.unregister(now, region, ended.key, ended.epoch, out);
             }
+            if ended.awaited {
+                self.follow(now, ended.key, ended.epoch, out);
+            }
         }
         for open in ended.abandon() {
             let id = MessageId {

@@ -5,6 +5,7 @@
 //! predictor ──Expectation──▶ location known ─────────────────────────────Wish──▶ link cache: dial, or not
 //!                            not known ──WhereIs──▶ an instance ──Location──▶ ↑
 //!                                                      └──when it turns up elsewhere──Location──▶ ↑
+//!                              here, and leaves ──WhereIs──▶ an instance, likewise
 //! ```
 //!
 //! Nothing waits for any of it: a message that comes first goes by way of the region.
@@ -110,7 +111,8 @@ impl Router {
         if worth == Worth::NONE {
             return self.withdraw(device, by, out);
         }
-        if self.sessions.has_partner(device) {
+        if let Some(here) = self.sessions.of_partner(device) {
+            here.awaited = true;
             return;
         }
         let known = self.locations.peek_partner(device);
@@ -194,6 +196,18 @@ impl Router {
             if node != epoch.node && self.ready(node) {
                 self.counters.locations_told_again += 1;
                 out.link(node, &Location { device, epoch });
+            }
+        }
+    }
+
+    /// A device has left to which others here were expected to write: finds out where it goes.
+    pub(super) fn follow(&mut self, now: Now, device: DeviceKey, left: Epoch, out: &mut Outbox) {
+        match self.superseded.get(&device).copied().filter(|&newer| newer > left) {
+            Some(newer) => self.learn_location(now, device, newer, out),
+            None => {
+                // What was known before it came here is older than that.
+                self.locations.forget(device);
+                self.ask_where(now, device.partner(), out);
             }
         }
     }
