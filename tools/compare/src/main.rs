@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 use trunkline_compare::contender::{Contender, Running};
-use trunkline_compare::workload::Workload;
+use trunkline_compare::workload::{Case, Workload};
 use trunkline_compare::{exit, syscalls, table};
 use trunkline_load::run::{raise_descriptors, run as play};
 use trunkline_load::summary::Summary;
@@ -24,7 +24,7 @@ use trunkline_load::{plot, report};
     after_help = "Examples:
   cargo build --release --workspace && target/release/compare     everything, which takes half an hour
   target/release/compare --workload w1,w5 --rounds 5               two of the workloads
-  target/release/compare --contender ours,floor --svg-dir pictures --json > compare.json"
+  target/release/compare --contender ours,floor --results results  also as JSON and as pictures"
 )]
 struct Args {
     /// Which workloads; all otherwise.
@@ -45,10 +45,10 @@ struct Args {
     /// The processor of the generator.
     #[arg(long, default_value_t = 1)]
     generator_core: usize,
-    /// Draws a picture of each workload into this directory.
+    /// Writes `compare.json`, and a picture of each case, into this directory.
     #[arg(long, value_name = "DIRECTORY")]
-    svg_dir: Option<PathBuf>,
-    /// Prints one JSON object, on one line.
+    results: Option<PathBuf>,
+    /// Prints one JSON object, on one line, instead of tables.
     #[arg(long)]
     json: bool,
 }
@@ -71,11 +71,11 @@ fn run(args: &Args) -> anyhow::Result<()> {
             args.server_core
         );
     }
-    if let Some(directory) = &args.svg_dir {
+    if let Some(directory) = &args.results {
         let made = std::fs::create_dir_all(directory);
-        made.with_context(|| format!("--svg-dir {}: cannot be made", directory.display()))?;
+        made.with_context(|| format!("--results {}: cannot be made", directory.display()))?;
     }
-    let mut reports = Vec::new();
+    let (mut reports, mut failed) = (Vec::new(), Vec::new());
     let wanted = |workload: &&Workload| args.workloads.is_empty() || args.workloads.contains(workload);
     for &workload in Workload::value_variants().iter().filter(wanted) {
         let servers = start(args, workload)?;
@@ -85,47 +85,64 @@ fn run(args: &Args) -> anyhow::Result<()> {
         }
         for case in workload.cases(Duration::from_secs_f64(args.seconds), args.generator_core) {
             eprintln!("{}", case.title);
-            raise_descriptors(case.plan.connections)?;
-            let targets: Vec<_> = servers.iter().map(Running::target).collect();
-            let rounds = play(&case.plan, &targets, args.rounds.into(), &mut |_| {
-                ControlFlow::Continue(())
-            })?;
-            let base = servers
-                .iter()
-                .position(|server| matches!(server.contender, Contender::Floor | Contender::FloorTwo));
-            let mut syscalls = Vec::new();
-            for target in &targets {
-                syscalls.push(syscalls::per_message(&case.plan, target)?);
-            }
-            let summary = Summary::new(case.plan, targets, rounds, base.unwrap_or(0));
-            if let Some(directory) = &args.svg_dir {
-                let path = directory.join(format!("{}.svg", case.file));
-                let written = std::fs::write(&path, plot::svg(&summary));
-                written.with_context(|| format!("--svg-dir: {} cannot be written", path.display()))?;
-            }
-            if args.json {
-                let mut report = report::json(&summary);
-                report["case"] = case.title.clone().into();
-                report["workload"] = workload.to_string().into();
-                for (target, calls) in report["targets"].as_array_mut().into_iter().flatten().zip(&syscalls) {
-                    target["syscalls_per_message"] = (*calls).into();
+            // What has been measured by then, and what others do, isn't lost for one that fails.
+            match measure(args, workload, &case, &servers) {
+                Ok(report) => reports.push(report),
+                Err(error) => {
+                    eprintln!("{}: {error:#}", case.file);
+                    failed.push(case.file);
                 }
-                reports.push(report);
-            } else {
-                println!("{}", table::table(&case.title, &summary, &syscalls));
             }
         }
     }
-    if reports.is_empty() && args.json {
+    let report = json!({ "event": "compare", "host": table::host(), "cases": reports });
+    if args.json {
+        println!("{report}");
+    }
+    if let Some(directory) = &args.results {
+        let path = directory.join("compare.json");
+        let written = std::fs::write(&path, format!("{report}\n"));
+        written.with_context(|| format!("--results: {} cannot be written", path.display()))?;
+    }
+    if !failed.is_empty() {
+        bail!("not measured: {}", failed.join(", "));
+    }
+    if reports.is_empty() {
         bail!("nothing was measured");
     }
-    if args.json {
-        println!(
-            "{}",
-            json!({ "event": "compare", "host": table::host(), "cases": reports })
-        );
-    }
     Ok(())
+}
+
+/// One case: all servers in turn, shown as it is done.
+fn measure(args: &Args, workload: Workload, case: &Case, servers: &[Running]) -> anyhow::Result<Value> {
+    raise_descriptors(case.plan.connections)?;
+    let targets: Vec<_> = servers.iter().map(Running::target).collect();
+    let rounds = play(&case.plan, &targets, args.rounds.into(), &mut |_| {
+        ControlFlow::Continue(())
+    })?;
+    let base = servers
+        .iter()
+        .position(|server| matches!(server.contender, Contender::Floor | Contender::FloorTwo));
+    let mut syscalls = Vec::new();
+    for target in &targets {
+        syscalls.push(syscalls::per_message(&case.plan, target)?);
+    }
+    let summary = Summary::new(case.plan.clone(), targets, rounds, base.unwrap_or(0));
+    if let Some(directory) = &args.results {
+        let path = directory.join(format!("{}.svg", case.file));
+        let written = std::fs::write(&path, plot::svg(&summary));
+        written.with_context(|| format!("--results: {} cannot be written", path.display()))?;
+    }
+    if !args.json {
+        println!("{}", table::table(&case.title, &summary, &syscalls));
+    }
+    let mut report = report::json(&summary);
+    report["case"] = case.title.clone().into();
+    report["workload"] = workload.to_string().into();
+    for (target, calls) in report["targets"].as_array_mut().into_iter().flatten().zip(&syscalls) {
+        target["syscalls_per_message"] = (*calls).into();
+    }
+    Ok(report)
 }
 
 /// The servers that take part and are there; who isn't is named.

@@ -22,8 +22,13 @@ pub fn table(title: &str, summary: &Summary, syscalls: &[Option<f64>]) -> String
     if counted {
         text.push_str(" syscalls/message |");
     }
-    let _ = write!(text, " smallest to largest | to {base} |\n|---|");
-    text.push_str(&"---:|".repeat(columns.len() + 2 + usize::from(counted)));
+    let _ = write!(text, " smallest to largest | to {base} |");
+    let timed = columns.iter().any(|(_, metric, _)| *metric == Metric::Cpu);
+    if timed {
+        let _ = write!(text, " CPU to {base} |");
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---:|".repeat(columns.len() + 2 + usize::from(counted) + usize::from(timed)));
     for (entry, calls) in summary.entries.iter().zip(syscalls) {
         let _ = write!(text, "\n| {} |", entry.target.name);
         for (_, metric, digits) in &columns {
@@ -42,11 +47,20 @@ pub fn table(title: &str, summary: &Summary, syscalls: &[Option<f64>]) -> String
             None => {}
         }
         let (_, first, digits) = columns[0];
-        if let Some(spread) = summary.spread(entry, first) {
-            let _ = write!(text, " {:.digits$} to {:.digits$} |", spread.min, spread.max);
+        match summary.spread(entry, first) {
+            Some(spread) => {
+                let _ = write!(text, " {:.digits$} to {:.digits$} |", spread.min, spread.max);
+            }
+            None => text.push_str(" – |"),
         }
-        if let Some(ratio) = summary.ratio(entry, first) {
-            let _ = write!(text, " {:.2} |", ratio.median);
+        let shown = [first].into_iter().chain(timed.then_some(Metric::Cpu));
+        for ratio in shown.map(|metric| summary.ratio(entry, metric)) {
+            match ratio {
+                Some(ratio) => {
+                    let _ = write!(text, " {:.2} |", ratio.median);
+                }
+                None => text.push_str(" – |"),
+            }
         }
     }
     let faults = summary.faults();
@@ -78,6 +92,7 @@ fn columns(work: Work) -> Vec<(&'static str, Metric, usize)> {
         Work::Idle => vec![
             ("B/connection", Metric::ResidentPerConnection, 0),
             ("RSS bytes", Metric::Resident, 0),
+            ("kernel B/connection, both ends", Metric::KernelPerConnection, 0),
         ],
         Work::Connects => vec![
             ("connects/s", Metric::Rate, 0),

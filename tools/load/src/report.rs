@@ -205,6 +205,7 @@ impl Summary {
             Metric::Segments => "segments/message".into(),
             Metric::ResidentPerConnection => "server RSS B/connection".into(),
             Metric::Resident => "server RSS MiB".into(),
+            Metric::KernelPerConnection => "kernel B/connection".into(),
         }
     }
 }
@@ -214,7 +215,7 @@ fn cell(metric: Metric, spread: Option<Spread>) -> String {
         return NONE.into();
     };
     let value = |value: f64| match metric {
-        Metric::Rate | Metric::ResidentPerConnection => format!("{value:.0}"),
+        Metric::Rate | Metric::ResidentPerConnection | Metric::KernelPerConnection => format!("{value:.0}"),
         Metric::Cpu | Metric::Busy | Metric::GeneratorBusy | Metric::Segments => format!("{value:.3}"),
         Metric::Resident => format!("{:.1}", value / f64::from(1 << 20)),
         Metric::P50 | Metric::P90 | Metric::P99 | Metric::P999 | Metric::Max => format!("{value:.0}"),

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::ledger::Faults;
 use crate::plan::{Plan, Work};
 use crate::protocol::{Floor, Kind, Mqtt, Native, Nats, Protocol, Redis};
-use crate::server::{Process, Time, segments_sent};
+use crate::server::{Process, Time, kernel_bytes, segments_sent};
 use crate::shared::{Counts, Shared};
 use crate::target::Target;
 use crate::worker::{Part, Tally, Worker, histogram};
@@ -46,6 +46,8 @@ pub struct Round {
     pub connections: usize,
     /// The server's resident memory before the connections came and at the end, in bytes.
     pub resident_bytes: Option<(u64, u64)>,
+    /// The memory that the kernel's objects took of this host, likewise.
+    pub kernel_bytes: Option<(u64, u64)>,
 }
 
 /// How far a run is.
@@ -123,7 +125,7 @@ fn one(plan: &Plan, target: &Target, number: u32, watch: &mut Watch<'_>) -> Resu
 }
 
 fn with<P: Protocol>(protocol: &P, plan: &Plan, target: &Target, watch: &mut Watch<'_>) -> Result<Round, Error> {
-    let resident_before = resident_bytes(target)?;
+    let memory_before = Memory::now(target)?;
     let threads = plan.threads.clamp(1, plan.connections.max(1));
     let shared = Shared::new(threads);
     thread::scope(|scope| {
@@ -162,9 +164,8 @@ fn with<P: Protocol>(protocol: &P, plan: &Plan, target: &Target, watch: &mut Wat
         }
         // A worker's own reason says more than that it failed.
         let tallies: Vec<Tally> = tallies.into_iter().collect::<Result<_, _>>()?;
-        let (before, after, resident_after) = measured?;
-        let resident_bytes = resident_before.zip(resident_after);
-        Ok(round(plan, &before, &after, tallies, resident_bytes))
+        let (before, after, memory_after) = measured?;
+        Ok(round(plan, &before, &after, tallies, memory_before, memory_after))
     })
 }
 
@@ -217,16 +218,28 @@ impl Moment {
     }
 }
 
-/// Of all its processes; `None` if none is named.
-fn resident_bytes(target: &Target) -> Result<Option<u64>, Error> {
-    let mut sum = None;
-    for &pid in &target.pids {
-        *sum.get_or_insert(0) += Process(pid).resident_bytes()?;
-    }
-    Ok(sum)
+/// What is taken at one moment, in bytes.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// By all processes of a server; `None` if none is named.
+    resident: Option<u64>,
+    kernel: Option<u64>,
 }
 
-type Measured = (Moment, Moment, Option<u64>);
+impl Memory {
+    fn now(target: &Target) -> Result<Memory, Error> {
+        let mut resident = None;
+        for &pid in &target.pids {
+            *resident.get_or_insert(0) += Process(pid).resident_bytes()?;
+        }
+        Ok(Memory {
+            resident,
+            kernel: kernel_bytes(),
+        })
+    }
+}
+
+type Measured = (Moment, Moment, Memory);
 
 /// Waits for all to be welcomed, begins, and looks at both ends of the interval.
 fn conduct(plan: &Plan, target: &Target, shared: &Shared, watch: &mut Watch<'_>) -> Result<Measured, Error> {
@@ -275,8 +288,8 @@ fn conduct(plan: &Plan, target: &Target, shared: &Shared, watch: &mut Watch<'_>)
     shared.end(after.now_ns.max(1));
     shared.looked.store(true, Relaxed);
     let before = before.ok_or(Error::Interrupted)?;
-    let resident = resident_bytes(target)?;
-    Ok((before, after, resident))
+    let memory = Memory::now(target)?;
+    Ok((before, after, memory))
 }
 
 fn round(
@@ -284,7 +297,8 @@ fn round(
     before: &Moment,
     after: &Moment,
     tallies: Vec<Tally>,
-    resident_bytes: Option<(u64, u64)>,
+    memory_before: Memory,
+    memory_after: Memory,
 ) -> Round {
     let mut latency = histogram();
     let (mut faults, mut refused) = (Faults::default(), 0);
@@ -316,7 +330,8 @@ fn round(
         faults,
         refused,
         connections: plan.connections,
-        resident_bytes,
+        resident_bytes: memory_before.resident.zip(memory_after.resident),
+        kernel_bytes: memory_before.kernel.zip(memory_after.kernel),
     }
 }
 

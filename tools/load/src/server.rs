@@ -72,6 +72,12 @@ pub fn segments_sent() -> Option<u64> {
     out_segments(&fs::read_to_string("/proc/net/snmp").ok()?)
 }
 
+/// What the kernel's own objects that are in use take of this host's memory, sockets and files among them; `None` where it doesn't say, or
+/// only to root. Not `Slab` of `/proc/meminfo`, which holds on to what was freed.
+pub fn kernel_bytes() -> Option<u64> {
+    objects(&fs::read_to_string("/proc/slabinfo").ok()?)
+}
+
 /// The congestion control of this host's TCP, for the record.
 pub fn congestion_control() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?;
@@ -96,6 +102,17 @@ fn resident(status: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
+/// The sum over lines of a name, the objects in use, all of them, and the bytes of each; the first two lines are headings.
+fn objects(slabinfo: &str) -> Option<u64> {
+    let mut sum = None;
+    for line in slabinfo.lines().skip(2) {
+        let mut words = line.split_whitespace().skip(1).map(str::parse::<u64>);
+        let (active, _, bytes) = (words.next()?.ok()?, words.next()?, words.next()?.ok()?);
+        *sum.get_or_insert(0) += active * bytes;
+    }
+    sum
+}
+
 /// The value under the heading `OutSegs` of the two lines that start with `Tcp:`.
 fn out_segments(snmp: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with("Tcp:"));
@@ -112,6 +129,9 @@ mod tests {
     fn the_kernels_files_are_read() {
         assert_eq!(on_processor("123456 78 9\n"), Some(123_456));
         assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
+        let slabs = "slabinfo - version: 2.1\n# name <active_objs> <num_objs>\nTCP 3 4 2560 : x\nfilp 10 20 256 : x\n";
+        assert_eq!(objects(slabs), Some(3 * 2560 + 10 * 256));
+        assert_eq!(objects(""), None);
         let snmp = "Ip: A\nIp: 1\nTcp: InSegs OutSegs RetransSegs\nTcp: 10 20 30\nUdp: B\nUdp: 1\n";
         assert_eq!(out_segments(snmp), Some(20));
         assert_eq!(out_segments(""), None);

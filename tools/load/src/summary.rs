@@ -36,11 +36,13 @@ pub enum Metric {
     ResidentPerConnection,
     /// All of the server's memory.
     Resident,
+    /// What the kernel's memory grew by, for each connection: both ends, the generator's included.
+    KernelPerConnection,
 }
 
 impl Metric {
     /// All of them, in the order of reports.
-    pub const ALL: [Metric; 14] = [
+    pub const ALL: [Metric; 15] = [
         Metric::Rate,
         Metric::Cpu,
         Metric::Busy,
@@ -55,6 +57,7 @@ impl Metric {
         Metric::Segments,
         Metric::ResidentPerConnection,
         Metric::Resident,
+        Metric::KernelPerConnection,
     ];
 
     /// In JSON, with the unit.
@@ -74,6 +77,7 @@ impl Metric {
             Metric::Segments => "segments_per_message",
             Metric::ResidentPerConnection => "server_resident_bytes_per_connection",
             Metric::Resident => "server_resident_bytes",
+            Metric::KernelPerConnection => "kernel_bytes_per_connection",
         }
     }
 
@@ -103,6 +107,10 @@ impl Metric {
                 Some((after as f64 - before as f64) / round.connections as f64)
             }
             Metric::Resident => Some(round.resident_bytes?.1 as f64),
+            Metric::KernelPerConnection => {
+                let (before, after) = round.kernel_bytes.filter(|_| work == Work::Idle)?;
+                Some((after as f64 - before as f64) / round.connections as f64)
+            }
         }
     }
 }
@@ -233,6 +241,7 @@ mod tests {
             refused: 0,
             connections: 2,
             resident_bytes: Some((1_000, 3_000)),
+            kernel_bytes: Some((5_000, 9_000)),
         }
     }
 
@@ -269,6 +278,8 @@ mod tests {
         assert_eq!(cpu, Some(1_000.0));
         let idle = Metric::ResidentPerConnection.of(Work::Idle, &summary.entries[0].rounds[0]);
         assert_eq!(idle, Some(1_000.0));
+        let kernel = Metric::KernelPerConnection.of(Work::Idle, &summary.entries[0].rounds[0]);
+        assert_eq!(kernel, Some(2_000.0));
         assert_eq!(Metric::Rate.of(Work::Idle, &summary.entries[0].rounds[0]), None);
         assert_eq!(summary.faults().lost, 6);
     }
