@@ -10,12 +10,13 @@ use common::{ALL, Device, Plan, eventually, expect_count, free_address, hello, h
 use trunkline_node::config::Config;
 use trunkline_node::run::Node;
 use trunkline_wire::auth::{ClusterKeys, DeviceToken, LinkEnd, Secret};
-use trunkline_wire::device::{DEVICE_BODY_BYTES_MAX, ErrorCode, Hello, Intend, Send, Welcome};
+use trunkline_wire::device::{DEVICE_BODY_BYTES_MAX, ErrorCode, Hello, Intend, Report, Send, Welcome};
 use trunkline_wire::frame::{Encode, HEADER_BYTES, Header};
 use trunkline_wire::handshake::Opener;
 use trunkline_wire::id::{IdRef, Incarnation, NodeId};
 use trunkline_wire::peer::{Forward, LinkHello};
 use trunkline_wire::preface::{PREFACE_BYTES, Preface, Side, Versions};
+use trunkline_wire::report::Outcome;
 
 /// A node, and a device that has nothing to do with what goes wrong.
 struct Scene {
@@ -215,6 +216,12 @@ fn a_flood_of_hints_is_counted_and_costs_nobody_anything() {
 fn a_device_that_never_reads_is_the_only_one_to_suffer() {
     let mut scene = Scene::new();
     let deaf = Device::welcomed(scene.plan.device, "deaf");
+    // Before its first report, a device's messages wait for the recipient's answers rather than in the recipient's queue.
+    scene.bystander.message("nobody", 0, b"");
+    scene.bystander.expect::<Report<'_>, _>(|body| {
+        let report = Report::decode_body(body).unwrap();
+        assert!(matches!(report.outcome, Outcome::Offline { .. }), "{report:?}");
+    });
     let payload = vec![7; 60_000];
     // More than the kernel's buffers and the queue's bound take.
     let mut busy = 0;
@@ -228,8 +235,8 @@ fn a_device_that_never_reads_is_the_only_one_to_suffer() {
             if ty == trunkline_wire::common::Pong::TYPE {
                 break;
             }
-            if ty == trunkline_wire::device::Report::TYPE {
-                let report = trunkline_wire::device::Report::decode_body(&body).unwrap();
+            if ty == Report::TYPE {
+                let report = Report::decode_body(&body).unwrap();
                 assert!(format!("{:?}", report.outcome).contains("Busy"), "{report:?}");
                 busy += 1;
             }
