@@ -29,13 +29,13 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 65,536 sockets; 4096 buffers of 2 KiB for devices (8 MiB), 64 of 64 KiB for links (4 MiB).
+    /// 65,536 sockets; 1024 buffers of 8 KiB for devices (8 MiB), each as long as what a busy device sends at a time, 64 of 64 KiB for links (4 MiB).
     fn default() -> Options {
         Options {
             sockets_max: 65_536,
             sockets_reserved: 256,
-            device_buffers: 4096,
-            device_buffer_bytes: 2048,
+            device_buffers: 1024,
+            device_buffer_bytes: 8192,
             link_buffers: 64,
             link_buffer_bytes: 64 * 1024,
             backlog: 4096,

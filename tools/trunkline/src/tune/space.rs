@@ -172,8 +172,8 @@ fn backend(chosen: Chosen) -> Backend {
 
 /// Short enough for a busy host, and long enough for messages every hundred microseconds.
 const SPINS_US: [u32; 2] = [20, 100];
-/// More to a frame, and fewer buffers.
-const DEVICE_BUFFER_BYTES: [u32; 1] = [8_192];
+/// More buffers, for many devices that send little at a time.
+const DEVICE_BUFFER_BYTES: [u32; 1] = [2_048];
 /// What bounds a slow reader, without holding up a fast one on a local network.
 const SOCKET_BUFFER_BYTES: [u32; 1] = [128 << 10];
 
@@ -220,7 +220,7 @@ mod tests {
         };
         let left = small.candidates();
         assert_eq!(left.len(), 2, "{left:?}");
-        assert_eq!(left[1].changes, [Change::DeviceBuffers(8_192)]);
+        assert_eq!(left[1].changes, [Change::DeviceBuffers(2_048)]);
     }
 
     #[test]
