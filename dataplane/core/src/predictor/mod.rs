@@ -36,7 +36,7 @@ pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
 pub use self::worth::Worth;
 
 use self::features::{Kind, Partnership, bases, partnership};
-use self::model::{Model, ONE, logistic};
+use self::model::{Errors, Model, NEGLIGIBLE, ONE, logistic};
 use self::patience::Patience;
 
 /// Whether a node foresees anything.
@@ -142,7 +142,11 @@ pub struct Habits {
 struct Decision {
     at: u32,
     kind: Kind,
+    /// By place in the list: of whom something is learnt, whatever comes. Not of who was too unlikely.
+    weighed: u32,
 }
+
+const _: () = assert!(PARTNERS_MAX <= u32::BITS as usize);
 
 /// A device that another is expected to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -383,11 +387,13 @@ impl Predictor {
             return;
         }
         self.counters.predictions += 1;
-        habits.decision = Some(Decision { at: now, kind });
         let base = self.model.base(&bases(list, habits.sends));
         let first = out.len();
+        // Who isn't looked at now may have been likely before.
+        let mut weighed = u32::MAX.checked_shl(count as u32).unwrap_or(0);
         for (rank, partner) in list.partners().iter().enumerate().take(count) {
             let sum = base + self.model.sum(&partnership(list, rank, kind, habits.anchor, now));
+            weighed |= u32::from(sum >= NEGLIGIBLE) << rank;
             if sum < HARDLY_FORESEEN {
                 continue;
             }
@@ -397,38 +403,48 @@ impl Predictor {
                 out.push(Foresight { device, worth });
             }
         }
+        let at = now;
+        habits.decision = Some(Decision { at, kind, weighed });
         // The likeliest first: it finds the places before the others do.
         out[first..].sort_by_key(|foresight| std::cmp::Reverse(foresight.worth));
     }
 
     /// Learns from what came of the last decision: a message to `to`, or none.
     fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<PartnerKey>) {
-        let Some(Decision { at, kind }) = habits.decision.take() else {
+        let Some(Decision { at, kind, weighed }) = habits.decision.take() else {
             if to.is_some() {
                 self.counters.predictions_new += 1;
             }
             return;
         };
         let list = &habits.affinity;
+        let partners = list.partners();
+        let rank = to.and_then(|to| partners.iter().position(|partner| partner.device == to));
+        let weighed = weighed | rank.map_or(0, |rank| 1 << rank);
         let bases = bases(list, habits.sends);
         let base = self.model.base(&bases);
         // All by the weights before any of them learns.
-        let mut scored = [(Partnership::default(), 0); PARTNERS_MAX];
-        for (rank, (features, sum)) in scored.iter_mut().enumerate().take(list.partners().len()) {
-            *features = partnership(list, rank, kind, habits.anchor, at);
-            *sum = base + self.model.sum(features);
+        let mut scored = [(0, Partnership::default(), 0); PARTNERS_MAX];
+        let mut count = 0;
+        for place in (0..partners.len()).filter(|rank| weighed >> rank & 1 == 1) {
+            let features = partnership(list, place, kind, habits.anchor, at);
+            scored[count] = (place, features, base + self.model.sum(&features));
+            count += 1;
         }
-        let scored = &scored[..list.partners().len()];
-        let rank = to.and_then(|to| list.partners().iter().position(|partner| partner.device == to));
+        let scored = &scored[..count];
         if let Some(rank) = rank {
-            self.counters.judge(kind, worth(logistic(scored[rank].1)) >= FORESEEN);
+            let found = scored.iter().find(|(scored, ..)| *scored == rank);
+            self.counters
+                .judge(kind, found.is_some_and(|(.., sum)| worth(logistic(*sum)) >= FORESEEN));
             self.patience.learn(now.saturating_sub(at));
         } else if to.is_some() {
             self.counters.predictions_new += 1;
         }
-        for (at, (features, sum)) in scored.iter().enumerate() {
-            self.model.learn(&bases, features, *sum, rank == Some(at));
+        let mut common = Errors::default();
+        for (place, features, sum) in scored {
+            self.model.learn(features, *sum, rank == Some(*place), &mut common);
         }
+        self.model.learn_common(&bases, common);
     }
 
     fn hint_followed(&mut self, kept: bool) {

@@ -39,20 +39,41 @@ impl Model {
         partnership.0.iter().map(|&at| self.weights[at as usize]).sum()
     }
 
-    /// The partner, which had that sum with its base, was written to next, or another one was (or nobody, until the device left).
-    pub(super) fn learn(&mut self, bases: &[u8; BASES], partnership: &Partnership, sum: i32, was_written_to: bool) {
+    /// The partner, which had that sum with its base, was written to next, or another one was (or nobody, until the device left). What it
+    /// says of all partners is added to `common`.
+    pub(super) fn learn(&mut self, partnership: &Partnership, sum: i32, was_written_to: bool, common: &mut Errors) {
         if !was_written_to && sum < NEGLIGIBLE {
             return;
         }
         let score = logistic(sum);
         let error = if was_written_to { ONE - score } else { -score };
         let squared = ((i64::from(error) * i64::from(error)) >> 16) as u32;
-        for &at in bases.iter().chain(&partnership.0) {
-            let at = at as usize;
-            self.errors[at] = (self.errors[at] + squared).min(ERRORS_MAX);
-            self.weights[at] += ((i64::from(error) * step(self.errors[at])) >> 16) as i32;
+        common.sum += error;
+        common.squared += squared;
+        for &at in &partnership.0 {
+            self.correct(at, error, squared);
         }
     }
+
+    /// What all partners of a device have in common learns once from all of them.
+    pub(super) fn learn_common(&mut self, bases: &[u8; BASES], errors: Errors) {
+        for &at in bases {
+            self.correct(at, errors.sum, errors.squared);
+        }
+    }
+
+    fn correct(&mut self, at: u8, error: i32, squared: u32) {
+        let at = at as usize;
+        self.errors[at] = (self.errors[at] + squared).min(ERRORS_MAX);
+        self.weights[at] += ((i64::from(error) * step(self.errors[at])) >> 16) as i32;
+    }
+}
+
+/// How far the partners of one device were from what was expected of them: at most one whole error each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Errors {
+    sum: i32,
+    squared: u32,
 }
 
 /// How far a weight moves for a whole error, after so many squared errors: 0.3 by the root of them.
@@ -85,7 +106,7 @@ const ERRORS_MAX: u32 = 1 << 28;
 
 /// What was expected with less than half a percent (this is its logit), and didn't come, teaches nothing: most of a list, most of the
 /// time.
-const NEGLIGIBLE: i32 = -(ONE * 5 + ONE * 3 / 10);
+pub(super) const NEGLIGIBLE: i32 = -(ONE * 5 + ONE * 3 / 10);
 
 /// `1 / (1 + e^-x)`, between tabulated points on a straight line: off by less than 0.0005.
 pub(super) fn logistic(x: i32) -> i32 {
@@ -150,7 +171,9 @@ mod tests {
             // Against the grain: the one that waits for no answer is written to.
             for (at, was_written_to) in [(0, true), (1, false)] {
                 let sum = sum(&model, at);
-                model.learn(&bases, &of(at), sum, was_written_to);
+                let mut common = Errors::default();
+                model.learn(&of(at), sum, was_written_to, &mut common);
+                model.learn_common(&bases, common);
             }
         }
         let after = [0, 1].map(|at| logistic(sum(&model, at)));
