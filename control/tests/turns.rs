@@ -213,6 +213,29 @@ fn a_standby_that_leaves_is_none_and_comes_again_when_it_is_back() {
 }
 
 #[test]
+fn who_is_on_the_way_out_stays_if_nobody_else_is_left_to_be_asked() {
+    for leaves in [true, false] {
+        let (mut world, nodes) = World::of_two_regions();
+        let second = second(&mut world);
+        world.by_hand();
+        let id = world.ask(nodes[2], remove("r1")).unwrap()["move"].as_u64().unwrap();
+        assert_eq!(eu(&world, nodes[2]), (vec![4], vec![1]));
+        if leaves {
+            world.frame(second, NodeFrame::Leave(Leave {}));
+            world.pass(BATCH);
+            assert_eq!(eu(&world, nodes[2]), (vec![1], vec![]), "the other one has left");
+        } else {
+            world.kill(second);
+            world.pass(LEASE + Duration::from_secs(6));
+            assert_eq!(eu(&world, nodes[2]), (vec![1, 4], vec![]), "the other one is silent");
+        }
+        assert_eq!(stage(&mut world, nodes[2], id), "back");
+        let back = world.join_as(NodeId(1), 2, "r1", &["eu"], 3000);
+        assert_eq!(eu(&world, back).0[0], 1, "an operator's word stands no longer");
+    }
+}
+
+#[test]
 fn a_wrong_turn_is_refused_with_its_reason_and_changes_nothing() {
     let (mut world, nodes) = World::of_two_regions();
     let version = world.logic.version();

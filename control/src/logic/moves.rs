@@ -46,6 +46,7 @@ impl Logic {
         if self.state.moves.values().all(|moved| moved.stage.is_over()) {
             return;
         }
+        self.call_back(now);
         let settled = self.settled_by_all();
         let active = |moved: &&Move| moved.stage.is_active();
         let due: Vec<u32> = self
@@ -280,7 +281,23 @@ impl Logic {
 
     /// Gives up a move that has not switched yet.
     pub(super) fn abort_move(&mut self, now: Now, id: u32) -> Result<Reply, Refused> {
-        let moved = self.find_move(id)?.clone();
+        let moved = self.find_move(id)?;
+        match moved.stage {
+            Stage::Pending | Stage::Both => self.give_up(now, id),
+            Stage::Switch | Stage::End => {
+                return Err(format!(
+                    "move {id} has switched already: let it end, then move back what it has moved"
+                ));
+            }
+            Stage::Back => return Err(format!("move {id} is being given up already")),
+            Stage::Done | Stage::Aborted => return Err(format!("move {id} is over: {}", moved.stage.name())),
+        }
+        Ok(Reply::Committed(Answer::Move(id)))
+    }
+
+    /// Takes back what a move that has not switched yet has begun.
+    pub(super) fn give_up(&mut self, now: Now, id: u32) {
+        let moved = self.state.moves[&id].clone();
         match moved.stage {
             Stage::Pending => {
                 self.enter(now, id, Stage::Aborted);
@@ -298,16 +315,9 @@ impl Logic {
                 }
                 self.order_turns(now, &contrary(&moved.turns));
             }
-            Stage::Switch | Stage::End => {
-                return Err(format!(
-                    "move {id} has switched already: let it end, then move back what it has moved"
-                ));
-            }
-            Stage::Back => return Err(format!("move {id} is being given up already")),
-            Stage::Done | Stage::Aborted => return Err(format!("move {id} is over: {}", moved.stage.name())),
+            Stage::Switch | Stage::End | Stage::Back | Stage::Done | Stage::Aborted => return,
         }
         self.counters.moves_aborted += 1;
-        Ok(Reply::Committed(Answer::Move(id)))
     }
 
     /// A device that is enrolled no longer goes back to the region of its slot.

@@ -359,6 +359,7 @@ impl Logic {
         self.end_turns(now, id);
         self.change(now.at, Change::Node(id, None));
         self.change(now.at, Change::Orders(id, None));
+        self.call_back(now);
         if let Some(connection) = self.take_offline(id) {
             let text = format!("node {id} was removed by an operator");
             fail(out, connection, ErrorCode::NotServed, text);

@@ -9,7 +9,8 @@
 //!
 //! A node whose settings name a region comes to it when it joins; operators ask for either. A region without an instance to ask doesn't
 //! wait for others: its first node is its instance at once, and so is the next one, if all before it are silent. What an instance
-//! hasn't heard it says is to be tried again, so that coming early costs a wait and never a wrong word.
+//! hasn't heard it says is to be tried again, so that coming early costs a wait and never a wrong word. Who is on the way out stays, if
+//! nobody else is left to be asked.
 
 use std::collections::BTreeSet;
 
@@ -113,6 +114,51 @@ impl Logic {
         if let Some(id) = found.map(|(id, _)| *id) {
             self.step(now, id);
         }
+    }
+
+    /// Who is on the way out of a region stays there, if nobody else is left to be asked: since it began to go, the others have left, or
+    /// are silent. As a standby it was told of everything.
+    pub(super) fn call_back(&mut self, now: Now) {
+        if trunkline_wire::planted!(LastGoes) {
+            return;
+        }
+        let silent = |node: NodeId| !self.online.contains_key(&node) && self.leases.of(now.at, node) == Lease::Lapsed;
+        let is_last = |turn: &Turn| {
+            let Turn { node, region, way } = *turn;
+            way == Way::Goes && self.asked_without(node, region).all(silent) && self.is_needed(region)
+        };
+        let needed =
+            |moved: &Move| matches!(moved.stage, Stage::Pending | Stage::Both) && moved.turns.iter().any(is_last);
+        let moves = self.state.moves.iter().filter(|(_, moved)| needed(moved));
+        let moves: Vec<u32> = moves.map(|(id, _)| *id).collect();
+        for id in moves {
+            warn!(id, "the last instance of a region would have gone: it stays");
+            self.give_up(now, id);
+        }
+    }
+
+    /// Those that are asked for a region's devices, and stay, if `node` goes.
+    fn asked_without(&self, node: NodeId, region: RegionId) -> impl Iterator<Item = NodeId> {
+        let goes = move |other: NodeId| self.turn_of(other, region).is_some_and(|(_, way)| way == Way::Goes);
+        let others = self.state.instances(region);
+        others.filter(move |&other| other != node && !goes(other))
+    }
+
+    /// Whether anything is in a region, or on its way there or from there.
+    fn is_needed(&self, region: RegionId) -> bool {
+        let (slots, devices) = self.held_by(region);
+        let mut open = self.state.moves.values().filter(|moved| !moved.stage.is_over());
+        let takes = open.any(|moved| moved.pairs().iter().any(|(from, to)| *from == region || *to == region));
+        slots > 0 || devices > 0 || takes
+    }
+
+    /// Slots and devices of a region's own.
+    fn held_by(&self, region: RegionId) -> (usize, usize) {
+        let slots = self.state.slots.as_ref();
+        let slots = slots.map_or(0, |slots| slots.iter().filter(|of| **of == region).count());
+        let devices = self.state.devices.values();
+        let devices = devices.filter(|device| device.assigned.map(|(of, _)| of).or(device.wanted) == Some(region));
+        (slots, devices.count())
     }
 
     /// A node is a member no more: its turns are over with it.
@@ -222,23 +268,11 @@ impl Logic {
 
     /// Whether a region can do without one of its instances: another lives and stays, or nothing is in the region.
     fn check_spared(&self, now: Now, node: NodeId, region: RegionId) -> Result<(), Refused> {
-        let stays = |other: NodeId| {
-            let goes = self.turn_of(other, region).is_some_and(|(_, way)| way == Way::Goes);
-            other != node && !goes && self.leases.of(now.at, other) == Lease::Live
-        };
-        if self.state.instances(region).any(stays) {
+        let lives = |other: NodeId| self.leases.of(now.at, other) == Lease::Live;
+        if self.asked_without(node, region).any(lives) || !self.is_needed(region) {
             return Ok(());
         }
-        let slots = self.state.slots.as_ref();
-        let slots = slots.map_or(0, |slots| slots.iter().filter(|of| **of == region).count());
-        let devices = self.state.devices.values();
-        let devices = devices.filter(|device| device.assigned.map(|(of, _)| of).or(device.wanted) == Some(region));
-        let devices = devices.count();
-        let mut open = self.state.moves.values().filter(|moved| !moved.stage.is_over());
-        let takes = open.any(|moved| moved.pairs().iter().any(|(from, to)| *from == region || *to == region));
-        if slots == 0 && devices == 0 && !takes {
-            return Ok(());
-        }
+        let (slots, devices) = self.held_by(region);
         let name = self.region_name(region);
         Err(format!(
             "node {node} is the last instance of the region `{name}` that lives and stays, and the region has {slots} slots and {devices} \

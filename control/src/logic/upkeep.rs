@@ -75,6 +75,7 @@ impl Logic {
         let changed = record != before;
         if changed {
             self.change(now.at, Change::Node(node, Some(record)));
+            self.call_back(now);
         }
         changed
     }

@@ -122,6 +122,7 @@ bugs! {
     AbsentIsSettled => "absent-is-settled", "a move does not wait for members that are not connected";
     SettledOnJoin => "settled-on-join", "a node that joins counts as having settled the present version";
     SwitchAtOnce => "switch-at-once", "a move skips the step in which devices are registered at both regions";
+    LastGoes => "last-goes", "an instance that is on its way out of a region goes though all others have left it since";
     LeaveIgnored => "leave-ignored", "a node that leaves stays a member";
     VersionNotKept => "version-not-kept", "the number of a new map is not written down";
     // The client library.

@@ -67,7 +67,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::UnresolvedMiscounted
         | Bug::BudgetEarnsMore
         | Bug::ExpireUnmaybe => "slow",
-        Bug::StandbyUntold => "members",
+        Bug::StandbyUntold | Bug::LastGoes => "members",
         Bug::MapNotKept
         | Bug::PublishUncommitted
         | Bug::MapNotAskedAgain
