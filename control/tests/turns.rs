@@ -236,6 +236,25 @@ fn who_is_on_the_way_out_stays_if_nobody_else_is_left_to_be_asked() {
 }
 
 #[test]
+fn an_instance_that_left_before_all_knew_that_it_had_come_comes_again() {
+    let (mut world, nodes) = World::of_two_regions();
+    world.by_hand();
+    world
+        .ask(nodes[2], json!({ "op": "add-instance", "node": "r2", "region": "eu" }))
+        .unwrap();
+    world.settle_all(&nodes);
+    assert_eq!(eu(&world, nodes[2]), (vec![1, 2], vec![]));
+    // It stays a member, as the only instance of its other region.
+    world.frame(nodes[1], NodeFrame::Leave(Leave {}));
+    world.pass(BATCH);
+    assert_eq!(eu(&world, nodes[2]), (vec![1], vec![]));
+    let back = world.join_as(NodeId(2), 2, "r2", &["us"], 3000);
+    assert_eq!(eu(&world, back), (vec![1], vec![2]));
+    world.settle_all(&[nodes[0], nodes[2], back]);
+    assert_eq!(eu(&world, back), (vec![1, 2], vec![]));
+}
+
+#[test]
 fn a_wrong_turn_is_refused_with_its_reason_and_changes_nothing() {
     let (mut world, nodes) = World::of_two_regions();
     let version = world.logic.version();

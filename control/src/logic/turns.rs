@@ -35,7 +35,7 @@ impl Logic {
         let before = self.state.nodes.get(&node).filter(|known| known.member);
         let at_once = |region: &&RegionId| {
             let serves = before.is_some_and(|known| known.regions.contains(region));
-            let comes = self.turn_of(node, **region).is_some();
+            let comes = self.is_coming(node, **region);
             let asked = self
                 .state
                 .instances(**region)
@@ -51,7 +51,7 @@ impl Logic {
         let serves = &self.state.nodes[&node].regions;
         let turns = regions
             .iter()
-            .filter(|region| !serves.contains(region) && self.turn_of(node, **region).is_none())
+            .filter(|region| !serves.contains(region) && !self.is_coming(node, **region))
             .map(|&region| Turn {
                 node,
                 region,
@@ -72,6 +72,12 @@ impl Logic {
             let turn = turns.find(|turn| turn.node == node && turn.region == region)?;
             Some((*id, turn.way))
         })
+    }
+
+    /// Whether a node is on its way to a region. One that had come, and left before everybody knew, isn't any more.
+    fn is_coming(&self, node: NodeId, region: RegionId) -> bool {
+        let turn = self.turn_of(node, region);
+        turn.is_some_and(|(id, _)| self.state.moves[&id].stage != Stage::End)
     }
 
     /// Whether a node's coming waits for nobody: nobody else could be asked.
