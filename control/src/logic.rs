@@ -87,6 +87,11 @@ pub enum Effect {
         /// For people, one line.
         text: String,
     },
+    /// Close: what was said last has been read.
+    Close {
+        /// Whom.
+        to: ConnectionId,
+    },
     /// Write a backup, and answer the operator with [`operator::backup_answer`].
     Backup {
         /// Who asked.
@@ -361,7 +366,10 @@ impl Logic {
             }
             (Role::Member(node), NodeFrame::MapSettled(settled)) => self.map_settled(now, node, settled.version),
             (Role::Member(_), NodeFrame::Leave(_)) if trunkline_wire::planted!(LeaveIgnored) => {}
-            (Role::Member(node), NodeFrame::Leave(_)) => self.leave(now, node),
+            (Role::Member(node), NodeFrame::Leave(_)) => {
+                self.leave(now, node);
+                out.push(Effect::Close { to: from });
+            }
             (_, NodeFrame::LinkHello(_) | NodeFrame::LinkProof(_))
             | (Role::Joining | Role::Member(_), NodeFrame::Join(_))
             | (

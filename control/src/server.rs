@@ -409,6 +409,11 @@ impl<D: Driver, S: Store> Server<D, S> {
                         self.fail(token, &Fault { code, text });
                     }
                 }
+                Effect::Close { to } => {
+                    if let Some(token) = self.tokens.get(&to).copied() {
+                        self.close(token);
+                    }
+                }
                 Effect::Backup { to, request, path } => {
                     let written = self.store.load().and_then(|records| backup(&records, Path::new(&path)));
                     self.send(to, &backup_answer(request, written, &path));

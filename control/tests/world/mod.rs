@@ -200,6 +200,7 @@ impl World {
                     self.nodes.get_mut(&to).unwrap().failure = Some(text);
                     self.input(to, Input::Closed);
                 }
+                Effect::Close { to } => self.input(to, Input::Closed),
                 Effect::Backup { .. } => unreachable!("no test asks for one"),
             }
         }

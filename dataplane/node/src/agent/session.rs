@@ -55,7 +55,8 @@ pub(super) enum Session {
         heard: Instant,
         renew_at: Instant,
     },
-    /// The leave is being written.
+    /// The leave is being written, or read: the connection is closed by the control plane, which has read all then. Who closes with
+    /// something unread takes back what is still on its way.
     Leaving {
         wire: Wire,
         deadline: Instant,
@@ -143,7 +144,7 @@ impl<D: Driver> Agent<D> {
                 self.fail(now, trouble(error.to_string()));
             }
             Completion::Sent { token, bytes, result } if self.is_ours(token) => match result {
-                Ok(()) => self.sent(now, bytes),
+                Ok(()) => self.sent(bytes),
                 Err(error) => self.fail(now, trouble(error.to_string())),
             },
             Completion::Connected { .. }
@@ -510,13 +511,9 @@ impl<D: Driver> Agent<D> {
         }
     }
 
-    fn sent(&mut self, now: Instant, bytes: Vec<u8>) {
+    fn sent(&mut self, bytes: Vec<u8>) {
         let Some(wire) = self.session.wire() else { return };
         wire.out.sent(bytes, &mut Spares::new(0));
-        let written = wire.out.pending() == 0;
-        if written && matches!(self.session, Session::Leaving { .. }) {
-            self.hang_up(now);
-        }
     }
 
     fn move_on(&mut self, next: impl FnOnce(Wire) -> Session) {
@@ -557,7 +554,7 @@ const RENEWALS_A_LEASE: u32 = 3;
 const DRAIN_RENEWAL: Duration = Duration::from_secs(1);
 /// Whatever the control plane says, it isn't renewed more often than a few times a second.
 const LEASE_MIN: Duration = Duration::from_secs(1);
-/// How long the leave may take to be written.
+/// How long the leave may take to be written and read.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node says little: a join is the largest frame.
 const OUT_BYTES_MAX: usize = 256 * 1024;

@@ -542,9 +542,10 @@ fn a_damaged_map_on_disk_is_news_and_not_used() {
 }
 
 #[test]
-fn a_node_that_leaves_says_so() {
+fn a_node_that_leaves_says_so_and_stays_until_that_is_read() {
     let memory = Memory::new();
     let (tell, told) = mpsc::channel();
+    let (read, may_close) = mpsc::channel();
     let (address, script) = scripted(move |listener| {
         let mut control = Control::accept(&listener);
         control.admit(NodeId(7));
@@ -554,17 +555,29 @@ fn a_node_that_leaves_says_so() {
             NodeFrame::decode(VERSION_MIN, ty, &body),
             Ok(Some(NodeFrame::Leave(_)))
         ));
+        // It may have been on its way when the node left.
+        control.send(&Renewed {});
+        tell.send(()).unwrap();
+        may_close.recv().unwrap();
     });
     let mut agent = agent(config(address, NodeId(7)), &memory);
+    let turn = |agent: &mut Agent<EpollDriver>| {
+        let soon = agent.driver.now() + Duration::from_millis(10);
+        agent.turn(Some(soon)).unwrap();
+    };
     let mut admitted = false;
     while !admitted || !agent.is_member() {
         admitted |= told.try_recv().is_ok();
-        let soon = agent.driver.now() + Duration::from_millis(10);
-        agent.turn(Some(soon)).unwrap();
+        turn(&mut agent);
     }
     agent.leave();
-    run(&mut agent, script);
-    let soon = agent.driver.now() + Duration::from_millis(50);
-    agent.turn(Some(soon)).unwrap();
-    assert!(agent.has_left());
+    while told.try_recv().is_err() {
+        turn(&mut agent);
+    }
+    assert!(!agent.has_left());
+    read.send(()).unwrap();
+    while !agent.has_left() {
+        turn(&mut agent);
+    }
+    script.join().unwrap();
 }
