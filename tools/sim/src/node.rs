@@ -73,10 +73,10 @@ pub(crate) struct Process {
     seed: u64,
     /// How it ends, once it was told to.
     departure: Option<Departure>,
-    /// The agent was told to leave.
+    /// Its agent is to leave, with its next turn, as on the deployed node: who stood still finds first that control is lost.
     leaving: bool,
-    /// Control knew it then.
-    left_as_member: bool,
+    /// It has left; whether it was a member then.
+    left_as_member: Option<bool>,
 }
 
 /// What all nodes are told.
@@ -149,7 +149,7 @@ impl NodeHost {
             seed: random.u64(..),
             departure: None,
             leaving: false,
-            left_as_member: false,
+            left_as_member: None,
         });
         self.draining = false;
         self.start_shards(site);
@@ -190,16 +190,14 @@ impl NodeHost {
                 Step::Stop => {}
             }
         }
-        if !std::mem::replace(&mut process.leaving, true) {
-            process.left_as_member = process.agent.is_member();
-            process.agent.leave();
-        }
+        process.leaving = true;
         process.agent.has_left()
     }
 
     /// Whether control knew the node when it left.
     pub(crate) fn left_as_member(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.left_as_member)
+        let process = self.process.as_ref();
+        process.and_then(|process| process.left_as_member) == Some(true)
     }
 
     /// Gives the agent a turn; true if there are shards now that were not there before.
@@ -213,6 +211,10 @@ impl NodeHost {
         process.agent.set_sessions(sessions);
         process.agent.set_settled(process.stats.map_settled());
         process.agent.turn(Some(now)).expect("a simulated driver doesn't fail");
+        if process.leaving && process.left_as_member.is_none() {
+            process.left_as_member = Some(process.agent.is_member());
+            process.agent.leave();
+        }
         for news in process.agent.news() {
             if let News::Map(map) = news {
                 for mailbox in &process.mailboxes {
@@ -281,8 +283,9 @@ impl Process {
 
     /// When each is due, in the order of [`Process::drivers`].
     pub(crate) fn deadlines(&mut self) -> impl Iterator<Item = (DriverId, Instant)> {
-        // On a thread of its own, the agent looks every few milliseconds.
-        let due = if self.agent.set_settled(self.stats.map_settled()) {
+        // On a thread of its own, the agent looks every few milliseconds, and is woken to leave.
+        let to_leave = self.leaving && self.left_as_member.is_none();
+        let due = if self.agent.set_settled(self.stats.map_settled()) || to_leave {
             Instant::ZERO
         } else {
             self.agent.deadline()
