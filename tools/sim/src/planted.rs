@@ -114,14 +114,20 @@ pub struct Noticed {
     pub violation: Box<Violation>,
 }
 
-/// Plays seeds of the defect's scenario, from `first`, until a promise is broken; `None` if none was within `seeds_max` of them. Before
+/// Plays seeds of a scenario with a defect, from `first`, until a promise is broken; `None` if none was within `seeds_max` of them. Before
 /// each seed `playing` is told of it.
-pub fn hunt(bug: Bug, first: u64, seeds_max: u64, mut playing: impl FnMut(u64)) -> Option<Noticed> {
+pub fn hunt(
+    bug: Bug,
+    scenario: &'static Scenario,
+    first: u64,
+    seeds_max: u64,
+    mut playing: impl FnMut(u64),
+) -> Option<Noticed> {
     planted::plant(Some(bug));
     let noticed = (first..first + seeds_max).find_map(|seed| {
         playing(seed);
         let options = Options {
-            scenario: scenario(bug),
+            scenario,
             ..Options::new(seed)
         };
         let violation = swarm::run(&options).err()?;

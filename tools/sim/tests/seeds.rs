@@ -89,7 +89,7 @@ fn a_load_that_is_said_is_what_a_run_has() {
 #[test]
 fn a_planted_defect_is_noticed() {
     use trunkline_sim::Promise;
-    use trunkline_sim::planted::hunt;
+    use trunkline_sim::planted::{hunt, scenario};
     use trunkline_wire::planted::Bug;
 
     for (bug, promise) in [
@@ -97,7 +97,7 @@ fn a_planted_defect_is_noticed() {
         (Bug::UnregisterAnyEpoch, Promise::ExactUnregister),
         (Bug::DeliveredWhenWritten, Promise::OneReport),
     ] {
-        let noticed = hunt(bug, 1, 20, |_| {}).expect("it is noticed");
+        let noticed = hunt(bug, scenario(bug), 1, 20, |_| {}).expect("it is noticed");
         assert_eq!(noticed.violation.promise, promise, "{}", noticed.violation);
     }
 }

@@ -50,8 +50,10 @@ pub struct Args {
     /// What happens to each cluster: `swarm` draws a mix of all faults for each seed, the others look for trouble of one sort (roam,
     /// deaths, partitions, pauses, clocks, storms, slow, upgrade, mixed, control, headless, strangers, moves, members, overload,
     /// impostor).
-    #[arg(long, default_value = "swarm", value_parser = scenario)]
-    scenario: &'static Scenario,
+    ///
+    /// Without it `swarm`; with `--planted`, the one in which the defect is known to show.
+    #[arg(long, value_parser = scenario)]
+    scenario: Option<&'static Scenario>,
     /// Prints a line with seed and trace hash for each seed.
     #[arg(long, requires = "seeds", conflicts_with = "json")]
     hashes: bool,
@@ -59,7 +61,13 @@ pub struct Args {
     propagation: propagation::Args,
     /// Plants a defect in each cluster, by name, or one after the other all that there are, and says which promise noticed it.
     #[cfg(feature = "planted")]
-    #[arg(long, num_args = 0..=1, default_missing_value = "all", value_name = "NAME")]
+    #[arg(
+        long,
+        num_args = 0..=1,
+        default_missing_value = "all",
+        value_name = "NAME",
+        conflicts_with_all = ["minutes", "hashes", "story", "faulty"]
+    )]
     planted: Option<String>,
     /// Who speaks which version of the protocol: `drawn` lets each seed choose how they mix, `lowest` lets all speak the released one.
     #[cfg(feature = "next-version")]
@@ -93,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.load.check(args.devices)?;
     #[cfg(feature = "planted")]
     if let Some(name) = &args.planted {
-        return planted::run(name, args.seed, args.seeds, args.json);
+        return planted::run(name, args.scenario, args.seed, args.seeds, args.json);
     }
     match (args.seeds, args.minutes) {
         (None, None) => one(args),
@@ -110,7 +118,7 @@ fn options(args: &Args, seed: u64) -> Options {
     Options {
         devices: args.devices,
         load: args.load.load(),
-        scenario: args.scenario,
+        scenario: args.scenario.unwrap_or(Scenario::swarm()),
         faulty: args.faulty,
         #[cfg(feature = "next-version")]
         course: args.course,
@@ -202,8 +210,8 @@ fn broken(args: &Args, violation: &Violation) -> anyhow::Error {
 fn options_said(args: &Args) -> String {
     let usual = Options::new(args.seed);
     let mut said = String::new();
-    if args.scenario != usual.scenario {
-        said += &format!(" --scenario {}", args.scenario.name);
+    if let Some(scenario) = args.scenario.filter(|scenario| *scenario != usual.scenario) {
+        said += &format!(" --scenario {}", scenario.name);
     }
     #[cfg(feature = "next-version")]
     if args.course != usual.course {
