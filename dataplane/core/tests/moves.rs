@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use cluster::{CONNECTION, Cluster, DeviceConn, INSTANCE, Told, map, node};
+use trunkline_wire::affinity::AffinityVersion;
 use trunkline_wire::control::Roles;
 use trunkline_wire::frame::Encode;
 use trunkline_wire::id::{DeviceKey, Epoch, RegionId};
 use trunkline_wire::map::{Contents, Map};
-use trunkline_wire::peer::{MapVersion, Register, Registered, Relay, SyncBegin};
+use trunkline_wire::peer::{MapVersion, Register, Registered, Relay, Remember, SyncBegin};
 use trunkline_wire::report::Outcome;
 
 const A: usize = 0;
@@ -591,6 +592,18 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
         !remembers(&mut cluster, R1) && !remembers(&mut cluster, R2),
         "it has no place there any more"
     );
+    // What a server tells that has not heard of the move's end: the new region is told as well, and the old one keeps nothing.
+    let (version, known) = cluster.router(S1).remembered(key).expect("it has moved");
+    let late = Remember {
+        device: key,
+        version: AffinityVersion {
+            counter: version.counter + 1,
+            ..version
+        },
+        list: known.digest(),
+    };
+    cluster.inject(A, R1, &late);
+    assert!(!remembers(&mut cluster, R1));
     cluster.cut_off(R1);
     cluster.cut_off(R2);
     cluster.welcome(A, &device);

@@ -60,6 +60,10 @@ bugs! {
     TombstoneShort => "tombstone-short", "what was unregistered is remembered for a second";
     DroppedForGood => "dropped-for-good", "a session that was dropped while its server was away does not come back with it";
     StraysForGood => "strays-for-good", "a session that has no place here stays";
+    HistoryStays => "history-stays", "whom a device has to do with stays at its old region when it moves";
+    SettledUnsynced => "settled-unsynced", "an instance has settled a version before it is in sync";
+    SettledUnannounced => "settled-unannounced", "an instance has settled a version that others have not announced";
+    SettledUnconfirmed => "settled-unconfirmed", "a node has settled a version before instances have taken what it registered there";
     // A device's session.
     RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
     IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";

@@ -83,6 +83,7 @@ impl Run {
             );
         }
         self.cluster.settle(Duration::ZERO)?;
+        self.cluster.no_history_astray()?;
         self.no_way_twice_astray()
     }
 

@@ -84,6 +84,11 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::SwitchAtOnce => "moves",
         Bug::AnswerAtWrongShard
         | Bug::StreamEndsAtOneShard
+        | Bug::NeverBehind
+        | Bug::HistoryStays
+        | Bug::SettledUnsynced
+        | Bug::SettledUnannounced
+        | Bug::SettledUnconfirmed
         | Bug::SilenceIsNoCopy
         | Bug::AnswerIsNoCopy
         | Bug::RetryForgetsCopy

@@ -76,6 +76,21 @@ impl Cluster {
         Err(self.of_device(Promise::Convergence, what, device))
     }
 
+    /// Once all is calm: what instances remember has followed the devices that have moved.
+    pub(crate) fn no_history_astray(&self) -> Checked {
+        for node in (0..self.nodes.len()).map(NodeNo) {
+            let astray = self.shards(node).find_map(|router| router.remembered_astray().next());
+            if let Some(device) = astray {
+                let what = format!(
+                    "{} remembers whom a device has to do with that is in none of its regions",
+                    self.name(node)
+                );
+                return Err(self.of_device(Promise::Convergence, what, device));
+            }
+        }
+        Ok(())
+    }
+
     fn is_known(&self, instance: NodeNo, server: NodeNo, device: DeviceKey, epoch: Epoch) -> bool {
         // What was remembered before that session, not what it has told itself.
         let known_before = |router: &&Router| {

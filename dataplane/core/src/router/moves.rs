@@ -83,7 +83,8 @@ impl Router {
                 .all(|node| self.announced(*node) >= version)
     }
 
-    fn announced(&self, node: NodeId) -> u64 {
+    /// The version that another node says all its shards use; 0 if it hasn't said so on its present link.
+    pub fn announced(&self, node: NodeId) -> u64 {
         self.versions
             .announced
             .get(&node)

@@ -149,7 +149,7 @@ impl Router {
             }
             PeerFrame::Location(hint) => self.learn_location(now, hint.device, hint.epoch, out),
             PeerFrame::WhereIs(question) => self.where_is(from, question.device, out),
-            PeerFrame::Remember(told) => self.take_affinity(now, told, out),
+            PeerFrame::Remember(told) => self.take_affinity(now, from, told, out),
             PeerFrame::Recall(recall) => self.recalled(now, recall, out),
             PeerFrame::Register(Register { region, device, epoch }) => {
                 self.register_at(now, from, *region, *device, *epoch, out);
@@ -242,7 +242,9 @@ impl Router {
         let before = std::mem::replace(&mut self.map, Arc::clone(&map));
         self.serve_regions(now);
         self.reassign(now, &before, out);
-        if !map.assigns_as(&before) {
+        let own = self.config.node;
+        let left = |(region, _)| before.holds(region, own) && !map.holds(region, own);
+        if !map.assigns_as(&before) || before.regions().any(left) {
             self.hand_over(before);
         }
         let version = map.id().version;

@@ -105,16 +105,18 @@ impl Router {
         let instances = map.regions_of(told.device).flat_map(|region| map.holders(region));
         for node in instances {
             if node == self.config.node {
-                self.take_affinity(now, told, out);
+                self.take_affinity(now, node, told, out);
             } else if self.ready(node) {
                 out.link(node, told);
             }
         }
     }
 
-    /// As an instance: a list was told.
-    pub(super) fn take_affinity(&mut self, now: Now, told: &Remember, out: &mut Outbox) {
-        if self.presence.is_empty() {
+    /// As an instance: a list was told. One of a device that is in none of this node's regions is not kept: whoever told it by an older
+    /// map has told it to the device's new region as well. By a newer map it may have its place here.
+    pub(super) fn take_affinity(&mut self, now: Now, from: NodeId, told: &Remember, out: &mut Outbox) {
+        let is_old = self.announced(from) <= self.map.id().version;
+        if self.presence.is_empty() || is_old && !self.remembers_of(told.device) {
             return;
         }
         self.counters.affinities_taken += 1;
@@ -199,6 +201,19 @@ impl Router {
         Some((version, Affinity::recall(&list)))
     }
 
+    /// Whether a device's history has its place at this node.
+    fn remembers_of(&self, device: DeviceKey) -> bool {
+        let own = self.config.node;
+        self.map.regions_of(device).any(|region| self.map.holds(region, own))
+    }
+
+    /// Of which devices this shard keeps lists that have no place here. Looks at all.
+    pub fn remembered_astray(&self) -> impl Iterator<Item = DeviceKey> {
+        let kept = (0..self.archive.places()).filter_map(|place| self.archive.at(place));
+        kept.map(|(device, ..)| device)
+            .filter(|device| !self.remembers_of(*device))
+    }
+
     /// How many lists this shard keeps, and how many it may.
     pub fn affinities(&self) -> (usize, usize) {
         (self.archive.len(), self.archive.lists_max())
@@ -206,7 +221,7 @@ impl Router {
 
     /// Devices belong to other regions than before: their lists follow, and those that have no place here any more go.
     pub(super) fn hand_over(&mut self, before: Arc<Map>) {
-        if !self.archive.is_empty() {
+        if !self.archive.is_empty() && !trunkline_wire::planted!(HistoryStays) {
             self.hand_over.before.get_or_insert(before);
             self.hand_over.next = Some(0);
         }
@@ -253,8 +268,7 @@ impl Router {
             }
         }
         self.counters.affinities_moved += u64::from(sent);
-        let is_here = map.regions_of(device).any(|region| map.holds(region, own));
-        if !is_here && (sent || !missed) {
+        if !self.remembers_of(device) && (sent || !missed) {
             self.archive.remove(device);
         }
     }
