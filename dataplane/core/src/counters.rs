@@ -104,6 +104,7 @@ tally! {
         retry_behind => "Messages that would have been answered with offline, had not another node a newer map.",
         locates_sent => "Questions to sibling instances.",
         locates_answered => "Questions of sibling instances answered.",
+        locates_sure => "Of these, those answered as one that has heard every connection server.",
         locations_learnt => "Locations learnt from regions.",
         locations_forgotten => "Locations found to be stale.",
         syncs_sent => "Session streams sent to instances.",

@@ -101,6 +101,16 @@ impl Sources {
                 .all(|(_, source)| matches!(source, Source::Synced { .. } | Source::Gone))
     }
 
+    /// The servers that have yet to be heard of a region, and how far that is.
+    pub fn awaited(&self, region: RegionId) -> impl Iterator<Item = (NodeId, Source)> {
+        self.of_region(region).filter_map(|(node, source)| match source {
+            Source::Unheard { .. } | Source::Syncing { .. } | Source::Validating { .. } | Source::Lost { .. } => {
+                Some((node, *source))
+            }
+            Source::Synced { .. } | Source::Gone => None,
+        })
+    }
+
     /// Whether a server has named all its sessions of a region, and tells each change; what it told during a pause may still be unread.
     pub fn is_told_by(&self, region: RegionId, node: NodeId) -> bool {
         match self.sources.get(&(region, node)) {

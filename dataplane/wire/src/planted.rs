@@ -52,6 +52,7 @@ bugs! {
     StreamEndsAtOneShard => "stream-ends-at-one-shard", "the end of a stream is told to one shard only";
     GoneWhichever => "gone-whichever", "an instance that is told by a message that a session is gone forgets the device's newer one too";
     SiblingAlwaysSure => "sibling-always-sure", "an instance that is asked says that it has heard everybody, whether or not it has";
+    NeverBehind => "never-behind", "an instance takes its map for the newest, whatever others have announced";
     StraysAtOnce => "strays-at-once", "a session that has no place by this node's map is forgotten before its server has that map";
     RelayedDropped => "relayed-dropped", "the end of a stream by an older map drops what others have relayed";
     MovedUntold => "moved-untold", "sessions of devices that move are not registered at their new region";

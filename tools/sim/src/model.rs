@@ -2,13 +2,14 @@
 //!
 //! The model is the sessions themselves, at whatever node they are. An instance's record of a device may go up, never down, and may go
 //! away only if that session is no more, or if its server has been out of the instance's reach for so long that it counts as gone. An
-//! instance that stood still says so to itself in its next turn.
+//! instance that stood still says so to itself in its next turn; and while there is somebody whom it hasn't heard, it neither asks its
+//! siblings, as if its word were the last one missing, nor tells them that they needn't wait for it.
 
 use std::collections::BTreeMap;
 
 use trunkline_core::constants::{LEASE, PAUSE_MAX, TOMBSTONE};
 use trunkline_core::counters::Counters;
-use trunkline_core::router::Breach;
+use trunkline_core::router::{Breach, Doubt};
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
 use trunkline_wire::time::Instant;
 
@@ -32,13 +33,19 @@ pub(crate) struct Model {
     turns: BTreeMap<(NodeNo, usize), Turn>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Turn {
     at: Instant,
     /// Whether it served a region.
     serves: bool,
     /// How many pauses it had noticed.
     pauses: u64,
+    /// Why it may not say that a device is nowhere.
+    doubt: Option<Doubt>,
+    /// How often it has told a sibling that it may.
+    sure: u64,
+    /// How often it has asked siblings, which it does only if it may.
+    asked: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,9 +111,23 @@ impl Cluster {
             at: now,
             serves: router.map().regions().any(|(region, _)| router.has_presence(region)),
             pauses: router.counters().presence_pauses,
+            doubt: router.doubts(),
+            sure: router.counters().locates_sure,
+            asked: router.counters().locates_sent,
         };
+        let (pauses, verdicts) = (turn.pauses, turn.sure + turn.asked);
+        let doubt = turn.doubt.clone();
         let last = self.watch.model.turns.insert((node, shard), turn);
-        if let Some(last) = last.filter(|last| last.serves && last.pauses == turn.pauses)
+        // The same doubt before and after: there was no moment without it.
+        if let (Some(last), Some(doubt)) = (&last, &doubt)
+            && last.doubt.as_ref() == Some(doubt)
+            && last.sure + last.asked < verdicts
+        {
+            let name = &self.nodes[node.0].spec.name;
+            let what = format!("{name} speaks as an instance that has heard everybody, and has not: {doubt:?}");
+            return Err(self.ledger.violation(now, Promise::NoBlackout, what, None, &[]));
+        }
+        if let Some(last) = last.filter(|last| last.serves && last.pauses == pauses)
             && now.since(last.at) > PAUSE_MAX
         {
             let name = &self.nodes[node.0].spec.name;
@@ -116,6 +137,11 @@ impl Cluster {
             );
             return Err(self.ledger.violation(now, Promise::NoBlackout, what, None, &[]));
         }
+        self.check_settled(node, shard)?;
+        let Some(process) = &self.nodes[node.0].process else {
+            return Ok(());
+        };
+        let router = process.shards[shard].router();
         let mark = Mark::of(router.counters());
         let before = self.watch.model.marks.insert((node, shard), mark).unwrap_or_default();
         if before == mark {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use trunkline_core::greeting::Port;
@@ -296,6 +297,11 @@ impl Process {
             .iter_mut()
             .map(|shard| (shard.driver().id(), shard.deadline()));
         std::iter::once(agent).chain(shards)
+    }
+
+    /// The version of the map that one of its shards has settled.
+    pub(crate) fn settled_by(&self, shard: usize) -> u64 {
+        self.stats.shards()[shard].map_settled.load(Ordering::Acquire)
     }
 
     /// The version of the map that all its shards have settled.

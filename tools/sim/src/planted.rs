@@ -36,6 +36,9 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         Bug::DialWithoutWait | Bug::PassagesUnanswered | Bug::ReconnectAtOnce => "deaths",
         Bug::OfflineUnasked
         | Bug::SiblingIgnored
+        | Bug::SiblingAlwaysSure
+        | Bug::BehindForever
+        | Bug::NeverFollows
         | Bug::GoneAtOnce
         | Bug::LostNeverGone
         | Bug::NeverSuspect
@@ -46,7 +49,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::ForgetMaybeDelivered
         | Bug::DroppedForGood => "partitions",
         Bug::NoPauseDoubt | Bug::NoWelcomeTimeout | Bug::WelcomeUnregistered => "pauses",
-        Bug::EpochOfWallClock | Bug::SiblingAlwaysSure | Bug::RaisedTooLow | Bug::RaisedUntold => "clocks",
+        Bug::EpochOfWallClock | Bug::RaisedTooLow | Bug::RaisedUntold => "clocks",
         Bug::DropNamed
         | Bug::SyncEndsWithFirstShard
         | Bug::StreamWithoutNew

@@ -1,7 +1,7 @@
 //! What the control plane does, held against what its nodes have done: a step of a move waits for every member, and who has left is a
 //! member no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,12 +12,15 @@ use trunkline_wire::time::Instant;
 use crate::cluster::{CONTROL, Cluster};
 use crate::node::NodeNo;
 use crate::promise::{Checked, Promise};
+use crate::watch::CALM_AFTER;
 
 /// What was seen before.
 #[derive(Debug, Default)]
 pub(crate) struct Steward {
     /// The highest version of the map that each node has settled, in any of its processes.
     settled: BTreeMap<NodeNo, u64>,
+    /// The version that each shard of a present process has settled.
+    settled_by: BTreeMap<(NodeNo, usize), u64>,
     /// The stage of each move, and since which version, after control's last turn.
     moves: BTreeMap<u32, (Stage, u64)>,
     /// Members that have left with nothing in the way of their last word, and when.
@@ -27,6 +30,11 @@ pub(crate) struct Steward {
 }
 
 impl Steward {
+    /// A node's process ended.
+    pub(crate) fn forget(&mut self, node: NodeNo) {
+        self.settled_by.retain(|(of, _), _| *of != node);
+    }
+
     /// Whatever is on its way to control may be lost.
     pub(crate) fn disturbed(&mut self) {
         self.leaves.clear();
@@ -98,6 +106,50 @@ impl Cluster {
                 return Err(self
                     .ledger
                     .violation(self.site.world.now(), Promise::NoBlackout, what, None, &[]));
+            }
+        }
+        Ok(())
+    }
+
+    /// After a turn of a shard: if it has settled a version with that, all that this asks is done. It has heard all that it awaits as an
+    /// instance, the instances that it can reach use no older version, and they know that it uses this one, and so all that came before.
+    pub(crate) fn check_settled(&mut self, node: NodeNo, shard: usize) -> Checked {
+        let now = self.now();
+        let Some(process) = &self.nodes[node.0].process else {
+            return Ok(());
+        };
+        let version = process.settled_by(shard);
+        let before = self.watch.steward.settled_by.insert((node, shard), version);
+        if before.unwrap_or_default() >= version {
+            return Ok(());
+        }
+        let shards = &process.shards;
+        let router = shards[shard].router();
+        let (id, name) = (self.nodes[node.0].node, self.name(node));
+        let fail = |what: String| {
+            let what = format!("{name} has settled version {version}, and {what}");
+            Err(self.ledger.violation(now, Promise::NoBlackout, what, None, &[]))
+        };
+        if let Some((region, server)) = router.awaited().next() {
+            return fail(format!("has yet to hear node {server} of region {region}"));
+        }
+        let map = router.map();
+        let holders: BTreeSet<NodeId> = map.regions().flat_map(|(region, _)| map.holders(region)).collect();
+        let is_holder = holders.contains(&id);
+        for holder in holders.into_iter().filter(|holder| *holder != id) {
+            let Some(other) = self.node_no(holder) else { continue };
+            let calm = self.watch.pairs.are_calm(node, other, now, CALM_AFTER);
+            let mut links = shards.iter().filter_map(|shard| shard.links().silence(now, holder));
+            if !calm || links.next().is_none() {
+                continue;
+            }
+            if is_holder && self.map_version(other) < version {
+                return fail(format!("{} is linked and has not", self.name(other)));
+            }
+            let owns = shards[shard].links().silence(now, holder).is_some();
+            let untold = self.shards(other).any(|router| router.announced(id) < version);
+            if owns && untold {
+                return fail(format!("{} has not heard that it uses it", self.name(other)));
             }
         }
         Ok(())

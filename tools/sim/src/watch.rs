@@ -67,6 +67,7 @@ impl Watch {
     pub(crate) fn restarted(&mut self, node: NodeNo) {
         self.model.forget(node);
         self.pairs.forget(node);
+        self.steward.forget(node);
         self.retries.remove(&node);
     }
 

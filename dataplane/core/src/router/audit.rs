@@ -4,7 +4,7 @@
 //! times a second; a breach is a defect of ours.
 
 use trunkline_wire::device::Purpose;
-use trunkline_wire::id::Epoch;
+use trunkline_wire::id::{Epoch, NodeId, RegionId};
 
 use super::Router;
 use crate::constants::{
@@ -13,6 +13,7 @@ use crate::constants::{
 };
 use crate::presence::Presence;
 use crate::session::State;
+use crate::sources::Source;
 use trunkline_wire::time::Instant;
 
 /// What didn't hold.
@@ -26,7 +27,43 @@ pub enum Breach {
     Bounds(String),
 }
 
+/// Why an instance may not say that a device is nowhere. Two that are equal have nothing but doubt between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubt {
+    version: u64,
+    announced: u64,
+    awaited: Vec<(RegionId, NodeId, Source)>,
+}
+
 impl Router {
+    /// Why this node may not say of any device that it is nowhere, if it may not: others have announced a newer map, or servers have yet
+    /// to be heard of each region that it serves.
+    pub fn doubts(&self) -> Option<Doubt> {
+        let (version, announced) = (self.map.id().version, self.newest_announced());
+        let mut served = self.served.iter();
+        let doubts = announced > version || served.all(|region| self.sources.awaited(*region).next().is_some());
+        let awaited = |region: &RegionId| {
+            let region = *region;
+            self.sources
+                .awaited(region)
+                .map(move |(node, source)| (region, node, source))
+        };
+        doubts.then(|| Doubt {
+            version,
+            announced,
+            awaited: self.served.iter().flat_map(awaited).collect(),
+        })
+    }
+
+    /// Which servers have yet to be heard of the regions that this node serves.
+    pub fn awaited(&self) -> impl Iterator<Item = (RegionId, NodeId)> {
+        let of = |region: &RegionId| {
+            let region = *region;
+            self.sources.awaited(region).map(move |(node, _)| (region, node))
+        };
+        self.served.iter().flat_map(of)
+    }
+
     /// Every confirmed message that came in has ended once or waits for its end; every confirmed delivery was acknowledged, or was
     /// given up with its session, or is open. A few additions.
     ///

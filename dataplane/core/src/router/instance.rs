@@ -358,6 +358,7 @@ impl Router {
             .unwrap_or(Epoch::NONE);
         let in_sync = trunkline_wire::planted!(SiblingAlwaysSure)
             || self.served.contains(&region) && self.sources.in_sync(region) && !self.is_behind();
+        self.counters.locates_sure += u64::from(in_sync);
         out.link(
             from,
             &Located {

@@ -45,7 +45,7 @@ use trunkline_wire::map::Map;
 use trunkline_wire::report::{Trail, Way};
 use trunkline_wire::time::Instant;
 
-pub use self::audit::Breach;
+pub use self::audit::{Breach, Doubt};
 pub use self::remember::REMEMBER_AFTER;
 use crate::archive::Archive;
 use crate::budget::RetryBudget;

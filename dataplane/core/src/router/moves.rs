@@ -58,7 +58,12 @@ const RELAY_HALF_LIFE: std::time::Duration = std::time::Duration::from_secs(60);
 impl Router {
     /// Whether another node uses a newer map: a device may be in a region that this node doesn't know of.
     pub(super) fn is_behind(&self) -> bool {
-        self.versions.highest > self.map.id().version
+        self.versions.highest > self.map.id().version && !trunkline_wire::planted!(NeverBehind)
+    }
+
+    /// The newest version that another node has announced.
+    pub(super) fn newest_announced(&self) -> u64 {
+        self.versions.highest
     }
 
     /// Whether all that the map asks of this shard as an instance is done: it is in sync, and the instances that it can reach have the
@@ -76,11 +81,10 @@ impl Router {
             Some(LinkView::Down { since }) => self.partners.contains(node) && *since + GONE_AFTER > now.at,
             None => false,
         };
-        self.in_sync()
-            && holders
-                .iter()
-                .filter(|node| awaited(node))
-                .all(|node| self.announced(*node) >= version)
+        let announced =
+            |node: &NodeId| self.announced(*node) >= version || trunkline_wire::planted!(SettledUnannounced);
+        (self.in_sync() || trunkline_wire::planted!(SettledUnsynced))
+            && holders.iter().filter(|node| awaited(node)).all(announced)
     }
 
     /// The version that another node says all its shards use; 0 if it hasn't said so on its present link.
