@@ -311,7 +311,9 @@ impl Table {
                 End::Answered => stall.widen(),
                 End::Failed => stall.narrow(),
             }
-            self.release(id.recipient);
+            if !trunkline_wire::planted!(BehindForever) {
+                self.release(id.recipient);
+            }
         }
         Some(ended)
     }
@@ -409,6 +411,9 @@ impl Table {
     fn make_ready(&mut self, recipient: DeviceKey, place: UnresolvedRef) {
         // No entry of the queues is for it any more.
         self.slab[place.index as usize].due = Instant::NEVER;
+        if trunkline_wire::planted!(NeverFollows) {
+            return;
+        }
         self.ready.push_back((recipient, place));
         if let Some(stall) = self.stalls.get_mut(&recipient) {
             stall.ready += 1;

@@ -60,11 +60,11 @@ bugs! {
     WithdrawnForGood => "withdrawn-for-good", "a session that has no place here counts as ended";
     TombstoneShort => "tombstone-short", "what was unregistered is remembered for a second";
     DroppedForGood => "dropped-for-good", "a session that was dropped while its server was away does not come back with it";
-    StraysForGood => "strays-for-good", "a session that has no place here stays";
     HistoryStays => "history-stays", "whom a device has to do with stays at its old region when it moves";
     SettledUnsynced => "settled-unsynced", "an instance has settled a version before it is in sync";
     SettledUnannounced => "settled-unannounced", "an instance has settled a version that others have not announced";
     SettledUnconfirmed => "settled-unconfirmed", "a node has settled a version before instances have taken what it registered there";
+    StraysForGood => "strays-for-good", "a session that has no place here stays";
     // A device's session.
     RaiseWelcomed => "raise-welcomed", "a welcomed session whose region knows a higher epoch is raised above it instead of closed";
     IgnoreHigherEpoch => "ignore-higher-epoch", "a session stays open although its region knows a higher epoch";
@@ -95,6 +95,8 @@ bugs! {
     ReplyToWrongNode => "reply-to-wrong-node", "an answer goes to the node that forwarded last, as if it had taken the message in";
     AckNextDelivery => "ack-next-delivery", "an acknowledgement is credited to the delivery behind the one that it names";
     DuplicateForward => "duplicate-forward", "an instance forwards a message twice";
+    NeverFollows => "never-follows", "a message that has waited behind another is neither sent nor expires when its turn has come";
+    BehindForever => "behind-forever", "the end of a message lets none of those go that wait behind it";
     SilenceIsNoCopy => "silence-is-no-copy", "who was not answered takes it that no copy was written";
     AnswerIsNoCopy => "answer-is-no-copy", "who was told that a copy may be with the device forgets it";
     RetryForgetsCopy => "retry-forgets-copy", "a message that was tried again counts as not on its way";

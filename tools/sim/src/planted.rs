@@ -84,14 +84,14 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::StepEarly
         | Bug::AbsentIsSettled
         | Bug::SettledOnJoin
-        | Bug::SwitchAtOnce => "moves",
-        Bug::AnswerAtWrongShard
-        | Bug::StreamEndsAtOneShard
         | Bug::NeverBehind
         | Bug::HistoryStays
         | Bug::SettledUnsynced
         | Bug::SettledUnannounced
         | Bug::SettledUnconfirmed
+        | Bug::SwitchAtOnce => "moves",
+        Bug::AnswerAtWrongShard
+        | Bug::StreamEndsAtOneShard
         | Bug::SilenceIsNoCopy
         | Bug::AnswerIsNoCopy
         | Bug::RetryForgetsCopy

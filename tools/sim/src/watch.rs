@@ -238,7 +238,17 @@ impl Cluster {
             }
             // What the map says, made anew from its parts: all checks, and its digest. Once for all that say the same.
             if self.watch.sound.as_ref() != Some(&map) {
-                let again = Map::build(id.lineage, id.version, map.contents()).map(|again| again.id());
+                let contents = map.contents();
+                let mut regions = contents.regions.iter();
+                let deserted = regions.find(|(region, it)| it.instances.is_empty() && contents.slots.contains(region));
+                if let Some((_, region)) = deserted {
+                    let what = format!(
+                        "{name} uses map version {}, by which nobody is to be asked for the devices of {}",
+                        id.version, region.name
+                    );
+                    return fail(Promise::NoBlackout, what);
+                }
+                let again = Map::build(id.lineage, id.version, contents).map(|again| again.id());
                 if id.version > 0 && again.as_ref().ok() != Some(&id) {
                     let what = format!("{name} uses a map that is not what its digest says: {id:?}, and {again:?}");
                     return fail(Promise::MapValidity, what);
