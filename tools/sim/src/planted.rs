@@ -45,7 +45,6 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::AskForever
         | Bug::RetryUnbounded
         | Bug::IdleNeverClosed
-        | Bug::LinkDownUntold
         | Bug::ForgetMaybeDelivered
         | Bug::DroppedForGood => "partitions",
         Bug::NoPauseDoubt | Bug::NoWelcomeTimeout | Bug::WelcomeUnregistered => "pauses",
@@ -70,7 +69,7 @@ pub fn scenario(bug: Bug) -> &'static Scenario {
         | Bug::UnresolvedMiscounted
         | Bug::BudgetEarnsMore
         | Bug::ExpireUnmaybe => "slow",
-        Bug::StandbyUntold | Bug::LastGoes => "members",
+        Bug::StandbyUntold | Bug::LastGoes | Bug::LinkDownUntold => "members",
         Bug::MapNotKept
         | Bug::PublishUncommitted
         | Bug::MapNotAskedAgain
