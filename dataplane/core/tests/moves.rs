@@ -610,3 +610,27 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
     let b = cluster.key("b").partner();
     assert_eq!(cluster.router(A).explain(key).expected[0].device, b);
 }
+
+#[test]
+fn a_history_that_finds_no_link_is_kept_while_its_move_lasts_and_no_longer() {
+    let mut cluster = cluster();
+    let device = in_r(&mut cluster, "d");
+    let conn = cluster.welcome(A, &device);
+    cluster.welcome(B, "b");
+    cluster.send(conn, "b", 0);
+    cluster.run_ms(20);
+    cluster.disconnect(conn);
+    cluster.run_ms(20);
+    let key = cluster.key(&device);
+    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
+    cluster.cut_off(S1);
+    cluster.cut_off(S2);
+    for (version, step) in [(2, Step::Both), (3, Step::Switch)] {
+        give(&mut cluster, &ALL, step, version);
+        cluster.run_ms(50);
+        assert!(remembers(&mut cluster, R1), "it may still find one");
+    }
+    give(&mut cluster, &ALL, Step::End, 4);
+    cluster.run_ms(50);
+    assert!(!remembers(&mut cluster, R1) && !remembers(&mut cluster, R2));
+}

@@ -268,7 +268,9 @@ impl Router {
             }
         }
         self.counters.affinities_moved += u64::from(sent);
-        if !self.remembers_of(device) && (sent || !missed) {
+        // While the move lasts, it waits for a link. At its end there will be none that is needed: then its server has told the new region,
+        // if the device is connected, and of one that is away a prediction is lost.
+        if !self.remembers_of(device) && (sent || !missed || !map.is_moving()) {
             self.archive.remove(device);
         }
     }
