@@ -563,10 +563,9 @@ fn a_stream_by_a_newer_map_is_not_taken_for_what_is_stale() {
     assert_eq!(known_at(&mut cluster, R2, R, &name), Some(epoch));
 }
 
-#[test]
-fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
-    let mut cluster = cluster();
-    let device = in_r(&mut cluster, "d");
+/// A device of region R, of which its region remembers that it wrote to `b`, and which is not connected any more.
+fn away_with_a_history(cluster: &mut Cluster) -> (String, DeviceKey) {
+    let device = in_r(cluster, "d");
     let conn = cluster.welcome(A, &device);
     cluster.welcome(B, "b");
     cluster.send(conn, "b", 0);
@@ -574,6 +573,13 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
     cluster.disconnect(conn);
     cluster.run_ms(20);
     let key = cluster.key(&device);
+    (device, key)
+}
+
+#[test]
+fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
+    let mut cluster = cluster();
+    let (device, key) = away_with_a_history(&mut cluster);
     let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
     assert!(remembers(&mut cluster, R1) && !remembers(&mut cluster, S1));
     // One of the new region's instances can't be reached at first.
@@ -614,14 +620,7 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
 #[test]
 fn a_history_that_finds_no_link_is_kept_while_its_move_lasts_and_no_longer() {
     let mut cluster = cluster();
-    let device = in_r(&mut cluster, "d");
-    let conn = cluster.welcome(A, &device);
-    cluster.welcome(B, "b");
-    cluster.send(conn, "b", 0);
-    cluster.run_ms(20);
-    cluster.disconnect(conn);
-    cluster.run_ms(20);
-    let key = cluster.key(&device);
+    let (_, key) = away_with_a_history(&mut cluster);
     let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
     cluster.cut_off(S1);
     cluster.cut_off(S2);
