@@ -97,7 +97,7 @@ impl Flow {
     fn ends_well(self) {
         self.stop.store(true, Ordering::Relaxed);
         let reports = self.sender.join().unwrap();
-        self.done.store(true, Ordering::Relaxed);
+        self.done.store(true, Ordering::Release);
         let (shown, forgotten) = self.recipient.join().unwrap();
         let mut ends = BTreeMap::new();
         for outcomes in reports.values() {
@@ -169,8 +169,14 @@ fn send(client: &Client, rate: u32, stop: &AtomicBool, delivered: &AtomicU64) ->
 /// What is shown until nothing more is to come, and how much could not be shown.
 fn listen(client: &Client, done: &AtomicBool) -> (Vec<Message>, u64) {
     let mut shown = Vec::new();
-    while !done.load(Ordering::Relaxed) {
-        shown.extend(client.recv_timeout(Duration::from_millis(20)));
+    loop {
+        // In this order: what was reported by then is in the queue, and taken out of it before the end.
+        let is_done = done.load(Ordering::Acquire);
+        match client.recv_timeout(Duration::from_millis(20)) {
+            Some(message) => shown.push(message),
+            None if is_done => break,
+            None => {}
+        }
     }
     (shown, client.counts().expect("it lives").dropped_forgotten)
 }
