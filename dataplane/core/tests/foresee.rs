@@ -49,15 +49,21 @@ fn a_delivered_message_makes_the_way_back_known_before_the_answer() {
     assert_eq!(cluster.router(B).counters().locations_prefetched, 1);
 }
 
-#[test]
-fn an_answer_goes_straight_to_where_the_message_came_from_before_the_region_has_said_where_that_is() {
-    let mut cluster = two_servers();
+/// `b` at B has a message of `a` at A, and what the region says to B is held back.
+fn written_to_before_the_region_says_by_whom(cluster: &mut Cluster) -> (DeviceConn, DeviceConn) {
     let a = cluster.welcome(A, "a");
     let b = cluster.welcome(B, "b");
-    intend(&mut cluster, a, "b");
+    intend(cluster, a, "b");
     cluster.hold(R, B);
     cluster.send(a, "b", 0);
     cluster.run_ms(50);
+    (a, b)
+}
+
+#[test]
+fn an_answer_goes_straight_to_where_the_message_came_from_before_the_region_has_said_where_that_is() {
+    let mut cluster = two_servers();
+    let (a, b) = written_to_before_the_region_says_by_whom(&mut cluster);
     cluster.send(b, "a", 0);
     cluster.run_ms(50);
     assert_eq!(cluster.reports(b), [(0, DELIVERED, Way::Direct)]);
@@ -85,12 +91,7 @@ fn where_a_message_came_from_stays_known_when_who_was_to_answer_it_leaves() {
 #[test]
 fn a_wrong_guess_of_where_a_message_came_from_costs_a_hop_and_no_message() {
     let mut cluster = three_servers();
-    let a = cluster.welcome(A, "a");
-    let b = cluster.welcome(B, "b");
-    intend(&mut cluster, a, "b");
-    cluster.hold(R, B);
-    cluster.send(a, "b", 0);
-    cluster.run_ms(50);
+    let (a, b) = written_to_before_the_region_says_by_whom(&mut cluster);
     cluster.disconnect(a);
     let a = cluster.welcome(C, "a");
     cluster.send(b, "a", 0);
