@@ -79,7 +79,7 @@ impl Change {
 }
 
 /// The region that an instance is named after.
-fn region_of(node: &str) -> &str {
+pub(super) fn region_of(node: &str) -> &str {
     node.rsplit_once('-').map_or(node, |(region, _)| region)
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use trunkline_control::admin::Admin;
 
-use super::change::Change;
+use super::change::{Change, region_of};
 use super::network::{self, Network};
 use super::plan::Fault;
 use crate::cluster::Cluster;
@@ -42,12 +42,29 @@ impl Striker {
         }
     }
 
-    /// Begins what an operator changes; it goes on by itself.
+    /// Begins what an operator changes; it goes on by itself. An instance may not have to come back: control calls one that is on its way
+    /// out back itself when a fault takes the last other one.
     ///
     /// # Errors
     /// If control refuses it.
     pub fn change(&self, change: &Change) -> anyhow::Result<()> {
-        self.ask(&change.request())
+        if let Change::Add(node) = change
+            && self.is_instance(node)?
+        {
+            tracing::info!("{node} was called back to its region before");
+            return Ok(());
+        }
+        self.order(&change.request())
+    }
+
+    /// Whether control counts a node among the instances of the region that it is named after.
+    fn is_instance(&self, name: &str) -> anyhow::Result<bool> {
+        let status = self.ask(&json!({ "op": "status" }))?;
+        let nodes = status["nodes"].as_array();
+        let node = nodes.and_then(|nodes| nodes.iter().find(|node| node["name"] == name));
+        let node = node.with_context(|| format!("control knows no node {name}"))?;
+        let regions = node["regions"].as_array();
+        Ok(regions.is_some_and(|regions| regions.iter().any(|region| region == region_of(name))))
     }
 
     /// Carries a fault out.
@@ -75,7 +92,7 @@ impl Striker {
                 }
             }
             Fault::Descriptors(name) => self.take_descriptors(name),
-            Fault::Drain(name) => self.ask(&json!({ "op": "drain", "node": name, "rate": DRAIN_RATE })),
+            Fault::Drain(name) => self.order(&json!({ "op": "drain", "node": name, "rate": DRAIN_RATE })),
             Fault::Restart(name) => self.process(name)?.end(),
         }
     }
@@ -88,7 +105,7 @@ impl Striker {
         match fault {
             Fault::Kill(names) => names.iter().try_for_each(|name| self.restart(name)),
             Fault::Restart(name) => self.restart(name),
-            Fault::Drain(name) => self.ask(&json!({ "op": "drain", "node": name, "undo": true })),
+            Fault::Drain(name) => self.order(&json!({ "op": "drain", "node": name, "undo": true })),
             Fault::Pause(name) => self.process(name)?.signal(Signal::SIGCONT),
             Fault::Unplug(name) => self.network.plug(name),
             Fault::Cut(a, b) => {
@@ -126,14 +143,17 @@ impl Striker {
     /// Makes control publish a newer map: it enrols a device that never connects.
     fn publish(&mut self) -> anyhow::Result<()> {
         self.enrolled += 1;
-        self.ask(&json!({ "op": "enroll", "device": format!("nobody-{}", self.enrolled) }))
+        self.order(&json!({ "op": "enroll", "device": format!("nobody-{}", self.enrolled) }))
     }
 
-    fn ask(&self, request: &serde_json::Value) -> anyhow::Result<()> {
+    fn order(&self, request: &Value) -> anyhow::Result<()> {
+        self.ask(request).map(drop)
+    }
+
+    fn ask(&self, request: &Value) -> anyhow::Result<Value> {
         let secret = crate::commands::secret("secret", &self.cluster.directory.join("secret"))?;
         let mut admin = Admin::connect(self.cluster.control.address("control")?, &secret)?;
-        admin.request(request)?;
-        Ok(())
+        Ok(admin.request(request)?)
     }
 
     /// As [`Striker::publish`]; control may have to notice first that its store works again.
