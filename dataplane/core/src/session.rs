@@ -118,7 +118,10 @@ pub struct Session {
     /// Another device of this node was expected to write to it.
     pub awaited: bool,
     /// Which way the last message to it took, for `explain`.
-    pub last_way: Option<(Way, Trail)>,
+    pub last_way: Option<Way>,
+    /// The nodes that this message passed. On its own: put together with the way at each message, the two cost a stall for each store that is
+    /// read wider than it was written.
+    pub last_trail: Trail,
     /// Whom it writes to and hears from; none before its first message.
     pub habits: Option<Box<Habits>>,
     /// What of that its region has been told.
@@ -248,6 +251,7 @@ impl Sessions {
             finishing: false,
             awaited: false,
             last_way: None,
+            last_trail: Trail::default(),
             habits: None,
             told: Told::default(),
             delivery_next: 1,

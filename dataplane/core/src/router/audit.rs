@@ -149,8 +149,8 @@ impl Router {
             {
                 return fail(format!("a session was to be welcomed by {until:?}"));
             }
-            if let Some((_, trail)) = session.last_way {
-                let nodes = trail.nodes();
+            if session.last_way.is_some() {
+                let nodes = session.last_trail.nodes();
                 let twice = (1..nodes.len()).any(|at| nodes[..at].contains(&nodes[at]));
                 if twice || nodes.contains(&self.config.node) {
                     return fail(format!(

@@ -399,7 +399,7 @@ impl Router {
             presence: self.presence_of(device),
             kept: self.kept(device),
             in_sync: self.served.contains(&region).then(|| self.sources.in_sync(region)),
-            last_way: session.and_then(|session| session.last_way),
+            last_way: session.and_then(|session| Some((session.last_way?, session.last_trail))),
             expected: session
                 .and_then(|session| session.habits.as_deref())
                 .map_or(Vec::new(), |habits| self.predictor.explain(self.unix_seconds, habits)),

@@ -250,7 +250,8 @@ impl Router {
             self.held.insert(id, delivery);
             self.counters.messages_delivered_confirmed += 1;
         }
-        device.last_way = Some((way, forward.trail));
+        device.last_way = Some(way);
+        device.last_trail = forward.trail;
         let habits = device.habits.get_or_insert_default();
         let from = forward.sender_key.partner();
         self.predictor
