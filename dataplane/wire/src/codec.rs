@@ -75,9 +75,16 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::Truncated`] if there are fewer.
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        self.chunk().copied()
+    }
+
+    /// As [`Reader::array`], where they are: numbers are read from there in one go. A result that holds the bytes themselves is put together
+    /// from pieces, for which the number would have to wait.
+    #[inline]
+    fn chunk<const N: usize>(&mut self) -> Result<&'a [u8; N], DecodeError> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
-        Ok(*head)
+        Ok(head)
     }
 
     /// All that is left.
@@ -110,7 +117,7 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::Truncated`] at the end; so for all numbers below.
     #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
-        self.array::<1>().map(|[byte]| byte)
+        self.chunk::<1>().map(|[byte]| *byte)
     }
 
     /// 16 bits.
@@ -119,7 +126,7 @@ impl<'a> Reader<'a> {
     /// As [`Reader::u8`].
     #[inline]
     pub fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_le_bytes)
+        self.chunk().map(|bytes| u16::from_le_bytes(*bytes))
     }
 
     /// 32 bits.
@@ -128,7 +135,7 @@ impl<'a> Reader<'a> {
     /// As [`Reader::u8`].
     #[inline]
     pub fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.array().map(u32::from_le_bytes)
+        self.chunk().map(|bytes| u32::from_le_bytes(*bytes))
     }
 
     /// 64 bits.
@@ -137,7 +144,7 @@ impl<'a> Reader<'a> {
     /// As [`Reader::u8`].
     #[inline]
     pub fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_le_bytes)
+        self.chunk().map(|bytes| u64::from_le_bytes(*bytes))
     }
 
     /// 128 bits.
@@ -146,7 +153,7 @@ impl<'a> Reader<'a> {
     /// As [`Reader::u8`].
     #[inline]
     pub fn u128(&mut self) -> Result<u128, DecodeError> {
-        self.array().map(u128::from_le_bytes)
+        self.chunk().map(|bytes| u128::from_le_bytes(*bytes))
     }
 }
 

@@ -381,7 +381,8 @@ pub const HOPS_MAX: usize = 4;
 /// The nodes that a message has passed, first the one that took it in. At most [`HOPS_MAX`], none twice, never [`NodeId::NONE`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
-    length: u8,
+    /// As wide as the nodes, so that a trail which is copied just after it grew is read as it was written.
+    length: u32,
     nodes: [NodeId; HOPS_MAX],
 }
 
@@ -389,7 +390,7 @@ impl Trail {
     /// The nodes, in the order in which the message passed them.
     #[inline]
     pub fn nodes(&self) -> &[NodeId] {
-        &self.nodes[..usize::from(self.length)]
+        &self.nodes[..self.length as usize]
     }
 
     /// The node that took the message in.
@@ -406,16 +407,20 @@ impl Trail {
 
     /// This trail and `node` behind it; `None` if that would pass the hop limit or a node twice.
     #[inline]
-    pub fn then(mut self, node: NodeId) -> Option<Trail> {
-        if usize::from(self.length) == HOPS_MAX
+    pub fn then(self, node: NodeId) -> Option<Trail> {
+        let length = self.length as usize;
+        if length == HOPS_MAX
             || node == NodeId::NONE
             || self.nodes().contains(&node) && !crate::planted!(BackWhereItCameFrom)
         {
             return None;
         }
-        self.nodes[usize::from(self.length)] = node;
-        self.length += 1;
-        Some(self)
+        // All of them anew: one that is written in place would hold up whoever copies all just after.
+        let nodes = std::array::from_fn(|place| if place == length { node } else { self.nodes[place] });
+        Some(Trail {
+            length: self.length + 1,
+            nodes,
+        })
     }
 
     /// This trail without its last node.
@@ -423,7 +428,7 @@ impl Trail {
     pub fn back(mut self) -> Trail {
         if let Some(last) = self.length.checked_sub(1) {
             self.length = last;
-            self.nodes[usize::from(last)] = NodeId::NONE;
+            self.nodes[last as usize] = NodeId::NONE;
         }
         self
     }
@@ -432,7 +437,7 @@ impl Trail {
 impl<'a> Field<'a> for Trail {
     #[inline]
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(self.length);
+        out.push(self.length as u8);
         for node in self.nodes() {
             node.put(out);
         }
