@@ -224,9 +224,23 @@ impl Running {
             .spawn()
             .with_context(|| format!("{}: {command:?} does not start", self.contender))?;
         // Before its threads start, or as they do: they inherit it, and ours pin themselves to the same.
-        pin(&child, cores);
+        pin(self.contender, child.id(), cores);
         self.children.push(child);
         Ok(())
+    }
+
+    /// From now on it runs on `cores`, each thread of it, those that pinned themselves too.
+    pub fn confine(&self, cores: &[usize]) {
+        for child in &self.children {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", child.id()))
+                .into_iter()
+                .flatten();
+            for thread in threads.flatten() {
+                if let Some(thread) = thread.file_name().to_str().and_then(|name| name.parse().ok()) {
+                    pin(self.contender, thread, cores);
+                }
+            }
+        }
     }
 
     /// As the generator wants it.
@@ -318,12 +332,12 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(listener.local_addr()?)
 }
 
-/// Servers that don't pin themselves run where they are told.
-fn pin(child: &Child, cores: &[usize]) {
+/// A thread runs where it is told: of a process the first, and with it those that it starts from then on.
+fn pin(contender: Contender, thread: u32, cores: &[usize]) {
     let mut set = CpuSet::new();
     let named = cores.iter().all(|&core| set.set(core).is_ok());
-    if !named || sched_setaffinity(Pid::from_raw(child.id() as i32), &set).is_err() {
-        eprintln!("a server could not be pinned to {cores:?} and runs anywhere");
+    if !named || sched_setaffinity(Pid::from_raw(thread as i32), &set).is_err() {
+        eprintln!("{contender} could not be pinned to {cores:?} and runs anywhere");
     }
 }
 

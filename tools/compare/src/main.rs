@@ -75,6 +75,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         let made = std::fs::create_dir_all(directory);
         made.with_context(|| format!("--results {}: cannot be made", directory.display()))?;
     }
+    let measured = Duration::from_secs_f64(args.seconds);
     let (mut reports, mut failed) = (Vec::new(), Vec::new());
     let wanted = |workload: &&Workload| args.workloads.is_empty() || args.workloads.contains(workload);
     for &workload in Workload::value_variants().iter().filter(wanted) {
@@ -83,7 +84,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
             eprintln!("{workload}: none of its servers is there");
             continue;
         }
-        for case in workload.cases(Duration::from_secs_f64(args.seconds), args.generator_core) {
+        for case in workload.cases(measured, args.server_core, args.generator_core) {
             eprintln!("{}", case.title);
             // What has been measured by then, and what others do, isn't lost for one that fails.
             match measure(args, workload, &case, &servers) {
@@ -116,6 +117,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
 /// One case: all servers in turn, shown as it is done.
 fn measure(args: &Args, workload: Workload, case: &Case, servers: &[Running]) -> anyhow::Result<Value> {
     raise_descriptors(case.plan.connections)?;
+    for server in servers {
+        server.confine(&case.cores);
+    }
     let targets: Vec<_> = servers.iter().map(Running::target).collect();
     let rounds = play(&case.plan, &targets, args.rounds.into(), &mut |_| {
         ControlFlow::Continue(())

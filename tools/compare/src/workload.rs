@@ -26,7 +26,8 @@ pub enum Workload {
     W6,
     /// Payloads from 16 bytes to 16 KiB.
     W7,
-    /// Throughput on two cores, one of which the generator shares: processor time for each message is what counts.
+    /// Two shards: on one core, as everything else, and on two, one of which the generator shares. Processor time for each message is what
+    /// counts.
     W8,
 }
 
@@ -39,6 +40,8 @@ pub struct Case {
     pub file: String,
     /// For the generator.
     pub plan: Plan,
+    /// Where the servers run: some or all of [`Workload::server_cores`].
+    pub cores: Vec<usize>,
 }
 
 impl Workload {
@@ -57,7 +60,7 @@ impl Workload {
         }
     }
 
-    /// Where the servers run.
+    /// The processors that the servers are started for: of those that use several, each has as many threads.
     pub fn server_cores(self, server: usize, generator: usize) -> Vec<usize> {
         match self {
             Workload::W8 => vec![server, generator],
@@ -68,7 +71,7 @@ impl Workload {
     }
 
     /// What is done, one after the other.
-    pub fn cases(self, measured: Duration, generator_core: usize) -> Vec<Case> {
+    pub fn cases(self, measured: Duration, server_core: usize, generator_core: usize) -> Vec<Case> {
         let plan = |work| Plan {
             work,
             measured,
@@ -80,14 +83,21 @@ impl Workload {
             title: format!("{}: {title}", self.to_string().to_uppercase()),
             file: format!("{self}{more}"),
             plan,
+            cores: vec![server_core],
         };
         match self {
-            Workload::W1 | Workload::W8 => {
-                let title = match self {
-                    Workload::W8 => "two cores, 32 messages outstanding on each of 200 connections",
-                    _ => "32 messages outstanding on each of 200 connections",
-                };
+            Workload::W1 => {
+                let title = "32 messages outstanding on each of 200 connections";
                 vec![case("", title.into(), plan(Work::Closed { outstanding: 32 }))]
+            }
+            Workload::W8 => {
+                let of = |shards: &str| format!("{shards}, 32 messages outstanding on each of 200 connections");
+                let plan = plan(Work::Closed { outstanding: 32 });
+                let two = Case {
+                    cores: self.server_cores(server_core, generator_core),
+                    ..case("-two-cores", of("two shards on two cores"), plan.clone())
+                };
+                vec![case("", of("two shards on one core"), plan), two]
             }
             Workload::W5 => {
                 let title = "1 message outstanding on each of 200 connections";
@@ -182,7 +192,7 @@ mod tests {
     fn every_case_has_a_file_of_its_own() {
         let cases = Workload::value_variants()
             .iter()
-            .flat_map(|workload| workload.cases(Duration::from_secs(1), 1));
+            .flat_map(|workload| workload.cases(Duration::from_secs(1), 0, 1));
         let files: Vec<String> = cases.map(|case| case.file).collect();
         let different: HashSet<&String> = files.iter().collect();
         assert_eq!(different.len(), files.len());
