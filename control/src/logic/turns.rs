@@ -82,12 +82,16 @@ impl Logic {
 
     /// Whether a node's coming waits for nobody: nobody else could be asked.
     pub(super) fn is_urgent(&self, now: Now, moved: &Move) -> bool {
-        let silent = |node| !self.online.contains_key(&node) && self.leases.of(now.at, node) == Lease::Lapsed;
         moved.stage == Stage::Both
-            && moved
-                .turns
-                .iter()
-                .any(|turn| turn.way == Way::Comes && self.state.instances(turn.region).all(silent))
+            && moved.turns.iter().any(|turn| {
+                let mut instances = self.state.instances(turn.region);
+                turn.way == Way::Comes && instances.all(|node| self.is_silent(now, node))
+            })
+    }
+
+    /// Not connected, and its lease has lapsed.
+    fn is_silent(&self, now: Now, node: NodeId) -> bool {
+        !self.online.contains_key(&node) && self.leases.of(now.at, node) == Lease::Lapsed
     }
 
     /// Everybody has settled the first step: the node is an instance now, or none.
@@ -128,10 +132,10 @@ impl Logic {
         if trunkline_wire::planted!(LastGoes) {
             return;
         }
-        let silent = |node: NodeId| !self.online.contains_key(&node) && self.leases.of(now.at, node) == Lease::Lapsed;
         let is_last = |turn: &Turn| {
             let Turn { node, region, way } = *turn;
-            way == Way::Goes && self.asked_without(node, region).all(silent) && self.is_needed(region)
+            let mut others = self.asked_without(node, region);
+            way == Way::Goes && others.all(|other| self.is_silent(now, other)) && self.is_needed(region)
         };
         let needed =
             |moved: &Move| matches!(moved.stage, Stage::Pending | Stage::Both) && moved.turns.iter().any(is_last);

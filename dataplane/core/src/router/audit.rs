@@ -42,24 +42,23 @@ impl Router {
         let (version, announced) = (self.map.id().version, self.newest_announced());
         let mut served = self.served.iter();
         let doubts = announced > version || served.all(|region| self.sources.awaited(*region).next().is_some());
-        let awaited = |region: &RegionId| {
-            let region = *region;
-            self.sources
-                .awaited(region)
-                .map(move |(node, source)| (region, node, source))
-        };
         doubts.then(|| Doubt {
             version,
             announced,
-            awaited: self.served.iter().flat_map(awaited).collect(),
+            awaited: self.sources_awaited().collect(),
         })
     }
 
     /// Which servers have yet to be heard of the regions that this node serves.
     pub fn awaited(&self) -> impl Iterator<Item = (RegionId, NodeId)> {
+        self.sources_awaited().map(|(region, node, _)| (region, node))
+    }
+
+    fn sources_awaited(&self) -> impl Iterator<Item = (RegionId, NodeId, Source)> {
         let of = |region: &RegionId| {
             let region = *region;
-            self.sources.awaited(region).map(move |(node, _)| (region, node))
+            let awaited = self.sources.awaited(region);
+            awaited.map(move |(node, source)| (region, node, source))
         };
         self.served.iter().flat_map(of)
     }
