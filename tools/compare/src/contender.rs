@@ -23,6 +23,8 @@ pub enum Contender {
     Floor,
     /// Trunkline over io_uring.
     Ours,
+    /// Trunkline over io_uring, whose thread looks for work for a while before it sleeps.
+    OursSpinning,
     /// The bare forwarder over epoll.
     FloorEpoll,
     /// Trunkline over epoll.
@@ -54,6 +56,7 @@ impl Contender {
             Contender::FloorTwo | Contender::OursDirect | Contender::FloorThree | Contender::OursRegion => true,
             Contender::Floor
             | Contender::Ours
+            | Contender::OursSpinning
             | Contender::FloorEpoll
             | Contender::OursEpoll
             | Contender::Nats
@@ -66,7 +69,11 @@ impl Contender {
     fn protocol(self) -> Kind {
         match self {
             Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => Kind::Floor,
-            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => Kind::Native,
+            Contender::Ours
+            | Contender::OursSpinning
+            | Contender::OursEpoll
+            | Contender::OursDirect
+            | Contender::OursRegion => Kind::Native,
             Contender::Nats => Kind::Nats,
             Contender::Redis => Kind::Redis,
             Contender::Mosquitto | Contender::Rumqttd => Kind::Mqtt,
@@ -85,6 +92,7 @@ impl Contender {
             Contender::Floor
             | Contender::FloorEpoll
             | Contender::Ours
+            | Contender::OursSpinning
             | Contender::OursEpoll
             | Contender::Nats
             | Contender::Redis
@@ -116,7 +124,11 @@ impl Contender {
             Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => {
                 return built("floor").map(Some);
             }
-            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => {
+            Contender::Ours
+            | Contender::OursSpinning
+            | Contender::OursEpoll
+            | Contender::OursDirect
+            | Contender::OursRegion => {
                 return built("trunkline").map(Some);
             }
             Contender::Nats => "nats-server",
@@ -149,7 +161,11 @@ impl Contender {
                 let core = cores.first().context("a server needs a processor")?.to_string();
                 command.args(["--backend", backend, "--listen", &address.to_string(), "--core", &core]);
             }
-            Contender::Ours | Contender::OursEpoll | Contender::OursDirect | Contender::OursRegion => {
+            Contender::Ours
+            | Contender::OursSpinning
+            | Contender::OursEpoll
+            | Contender::OursDirect
+            | Contender::OursRegion => {
                 let backend = if self == Contender::OursEpoll { "epoll" } else { "uring" };
                 let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
                 let other = "127.0.0.1:0";
@@ -157,6 +173,9 @@ impl Contender {
                 command.arg("--data-dir").arg(directory);
                 command.args(["--device-listen", &address.to_string(), "--peer-listen", other]);
                 command.args(["--control-listen", other, "--http-listen", other]);
+                if self == Contender::OursSpinning {
+                    command.args(["--spin-us", SPIN_US]);
+                }
             }
             Contender::Nats => {
                 command.args(["-a", "127.0.0.1", "-p", &port]);
@@ -341,6 +360,8 @@ fn pin(contender: Contender, thread: u32, cores: &[usize]) {
     }
 }
 
+/// Longer than most pauses at 20,000 messages a second, in microseconds.
+const SPIN_US: &str = "100";
 /// Ports to try.
 const ATTEMPTS: usize = 5;
 /// A server that takes longer to start doesn't work.

@@ -48,8 +48,10 @@ impl Workload {
     /// Who takes part.
     pub fn has(self, contender: Contender) -> bool {
         match self {
-            Workload::W1 | Workload::W2 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => {
-                !contender.is_in_a_row()
+            Workload::W2 => !contender.is_in_a_row(),
+            // Where there is always work, or none, spinning changes nothing.
+            Workload::W1 | Workload::W3 | Workload::W4 | Workload::W5 | Workload::W7 => {
+                !contender.is_in_a_row() && contender != Contender::OursSpinning
             }
             Workload::W6 => contender.is_in_a_row(),
             // Those that use a second core, and a floor, which doesn't, as the measure.
