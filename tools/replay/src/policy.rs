@@ -154,6 +154,8 @@ impl Nodes {
         let time = seconds(now);
         if let Some(left) = left {
             self.predictors[left].detached(time, &mut self.habits[device], &mut self.foresights);
+            // The trace goes by seconds: there is time between any two messages.
+            self.predictors[left].learn();
             for foresight in self.foresights.drain(..) {
                 if let Some(node) = world.places[device_of(foresight.device)] {
                     self.caches.withdraw(left, node, key(device));
@@ -191,6 +193,7 @@ impl Nodes {
             &mut self.foresights,
         );
         self.act(now, from, sender, world);
+        self.predictors[from].learn();
         self.predictors[to].delivered(
             time,
             &mut self.habits[recipient],

@@ -127,6 +127,13 @@ impl Affinity {
         self.novelty
     }
 
+    /// Becomes as the other one, in the memory that it has.
+    pub(super) fn assign(&mut self, other: &Affinity) {
+        let Affinity { partners, novelty } = other;
+        self.partners.clone_from(partners);
+        self.novelty = *novelty;
+    }
+
     /// Whether nothing is known.
     pub fn is_empty(&self) -> bool {
         self.partners.is_empty()

@@ -3,7 +3,7 @@
 //! ```text
 //! attached, sent, delivered ──▶ Habits of that device ──▶ score each partner ──▶ Foresight { device, worth }
 //!                                     │                          ▲
-//!                                     └── what came of the last ─┘ learn
+//!                                     └── what came of the last ─┘ learn, between the turns
 //! ```
 //!
 //! One [`Predictor`] per shard holds what is learnt from all its devices; each session holds its [`Habits`]. The router finds out where
@@ -13,6 +13,9 @@
 //! - The models that were measured, and why this one was chosen: `tools/replay/README.md`.
 //! - **Bounded**: [`PARTNERS_MAX`] partners a device, [`DECISIONS_A_SECOND`] decisions and [`REMEMBERED_A_SECOND`] entries in its history a
 //!   second and device; a message beyond them costs a comparison.
+//! - **No message waits for learning**: what came of a decision is put off until [`Predictor::learn`], in the order in which it was known.
+//!   At most [`LESSONS_MAX`] lessons wait; who puts off one more learns the oldest, so that none is lost. What is foreseen meanwhile is
+//!   foreseen with the weights of before.
 //! - **Deterministic**: fixed-point, no randomness. Time is Unix seconds, because history outlives the session, the process and the
 //!   host; a clock that is wrong makes predictions worse and nothing else.
 //!
@@ -21,8 +24,10 @@
 
 mod affinity;
 mod features;
+mod lessons;
 mod model;
 mod patience;
+mod ranking;
 mod worth;
 
 use std::fmt;
@@ -33,11 +38,14 @@ use trunkline_wire::affinity::AffinityVersion;
 use trunkline_wire::id::{DeviceKey, NodeId, PartnerKey};
 
 pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
+pub use self::lessons::LESSONS_MAX;
 pub use self::worth::Worth;
 
-use self::features::{Kind, Partnership, bases, partnership};
-use self::model::{Errors, Model, NEGLIGIBLE, ONE, logistic};
+use self::features::{Kind, Moment, bases};
+use self::lessons::Lessons;
+use self::model::{Errors, Model, NEGLIGIBLE, logistic};
 use self::patience::Patience;
+use self::ranking::{LIKELY, Ranking, worth};
 
 /// Whether a node foresees anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +84,7 @@ pub struct Predictor {
     mode: Mode,
     model: Model,
     patience: Patience,
+    lessons: Lessons,
     /// How often a hint was followed by the message that it announced, in 65,536ths.
     candour: u16,
     counters: PredictorCounters,
@@ -146,7 +155,7 @@ struct Decision {
     weighed: u32,
 }
 
-const _: () = assert!(PARTNERS_MAX <= u32::BITS as usize);
+const _: () = assert!(PARTNERS_MAX < u32::BITS as usize);
 
 /// A device that another is expected to write to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +246,7 @@ impl Predictor {
             mode,
             model: Model::new(),
             patience: Patience::new(),
+            lessons: Lessons::default(),
             candour: Worth::per_mille(900).0,
             counters: PredictorCounters::default(),
         }
@@ -280,7 +290,7 @@ impl Predictor {
         }
         match habits.share(now) {
             Share::Decide => {
-                self.learn(now, habits, Some(to));
+                self.learn_later(now, habits, Some(to));
                 habits.sent(now, to);
                 self.decide(now, Kind::Sent, habits, out);
             }
@@ -300,8 +310,8 @@ impl Predictor {
         match habits.share(now) {
             Share::Decide => {
                 habits.affinity.received(now, from);
-                // Who was heard from is the first of the list. Of the others nothing new is known: what was expected of them stands.
-                self.decide_on(1, now, Kind::Delivered, habits, out);
+                // Who was heard from is the first of the list.
+                self.decide_on_first(now, Kind::Delivered, habits, out);
             }
             Share::Remember => {
                 self.counters.predictions_skipped += 1;
@@ -350,7 +360,7 @@ impl Predictor {
             device,
             worth: Worth::NONE,
         }));
-        self.learn(now, habits, None);
+        self.learn_later(now, habits, None);
         habits.sends = 0;
         habits.anchor = 0;
     }
@@ -359,10 +369,11 @@ impl Predictor {
     pub fn explain(&self, now: u32, habits: &Habits) -> Vec<Explained> {
         let bases = bases(&habits.affinity, habits.sends);
         let base = self.model.base(&bases);
+        let moment = Moment::new(Kind::Attached, 0, now);
         let partners = habits.affinity.partners().iter().enumerate();
         partners
             .map(|(rank, partner)| {
-                let partnership = partnership(&habits.affinity, rank, Kind::Attached, 0, now);
+                let partnership = moment.partnership(rank, partner);
                 Explained {
                     device: partner.device,
                     worth: worth(logistic(base + self.model.sum(&partnership))),
@@ -376,75 +387,102 @@ impl Predictor {
             .collect()
     }
 
+    /// Scores all partners.
     fn decide(&mut self, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
-        self.decide_on(PARTNERS_MAX, now, kind, habits, out);
-    }
-
-    /// As `decide`, for the first so many of the list.
-    fn decide_on(&mut self, count: usize, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
         let list = &habits.affinity;
         if list.is_empty() {
             return;
         }
         self.counters.predictions += 1;
         let base = self.model.base(&bases(list, habits.sends));
-        let first = out.len();
-        // Who isn't looked at now may have been likely before.
-        let mut weighed = u32::MAX.checked_shl(count as u32).unwrap_or(0);
-        for (rank, partner) in list.partners().iter().enumerate().take(count) {
-            let sum = base + self.model.sum(&partnership(list, rank, kind, habits.anchor, now));
-            weighed |= u32::from(sum >= NEGLIGIBLE) << rank;
-            if sum < HARDLY_FORESEEN {
-                continue;
-            }
-            let worth = worth(logistic(sum));
-            if worth >= FORESEEN {
+        let moment = Moment::new(kind, habits.anchor, now);
+        let mut ranking = Ranking::new();
+        for (sum, (rank, partner)) in ranking.sums_mut().iter_mut().zip(list.partners().iter().enumerate()) {
+            *sum = base + self.model.sum(&moment.partnership(rank, partner));
+        }
+        let (at, weighed) = (now, ranking.places(NEGLIGIBLE));
+        habits.decision = Some(Decision { at, kind, weighed });
+        // The likeliest first: it finds the places before the others do.
+        ranking.for_each_likely(|rank, worth| {
+            if let Some(partner) = list.partners().get(rank) {
                 let device = partner.device;
                 out.push(Foresight { device, worth });
             }
-        }
-        let at = now;
-        habits.decision = Some(Decision { at, kind, weighed });
-        // The likeliest first: it finds the places before the others do.
-        out[first..].sort_by_key(|foresight| std::cmp::Reverse(foresight.worth));
+        });
     }
 
-    /// Learns from what came of the last decision: a message to `to`, or none.
-    fn learn(&mut self, now: u32, habits: &mut Habits, to: Option<PartnerKey>) {
-        let Some(Decision { at, kind, weighed }) = habits.decision.take() else {
+    /// Scores the first of the list alone: of the others nothing new is known, and what was expected of them stands.
+    fn decide_on_first(&mut self, now: u32, kind: Kind, habits: &mut Habits, out: &mut Vec<Foresight>) {
+        let list = &habits.affinity;
+        let Some(partner) = list.partners().first() else {
+            return;
+        };
+        self.counters.predictions += 1;
+        let base = self.model.base(&bases(list, habits.sends));
+        let moment = Moment::new(kind, habits.anchor, now);
+        let sum = base + self.model.sum(&moment.partnership(0, partner));
+        // Who isn't looked at now may have been likely before.
+        let (at, weighed) = (now, u32::MAX << 1 | u32::from(sum >= NEGLIGIBLE));
+        habits.decision = Some(Decision { at, kind, weighed });
+        if sum >= LIKELY {
+            let (device, worth) = (partner.device, worth(logistic(sum)));
+            out.push(Foresight { device, worth });
+        }
+    }
+
+    /// Puts off learning from what came of the last decision, a message to `to`, or none, until [`Predictor::learn`].
+    fn learn_later(&mut self, now: u32, habits: &mut Habits, to: Option<PartnerKey>) {
+        let Some(decision) = habits.decision.take() else {
             if to.is_some() {
                 self.counters.predictions_new += 1;
             }
             return;
         };
-        let list = &habits.affinity;
-        let partners = list.partners();
-        let rank = to.and_then(|to| partners.iter().position(|partner| partner.device == to));
-        let weighed = weighed | rank.map_or(0, |rank| 1 << rank);
-        let bases = bases(list, habits.sends);
-        let base = self.model.base(&bases);
-        // All by the weights before any of them learns.
-        let mut scored = [(0, Partnership::default(), 0); PARTNERS_MAX];
-        let mut count = 0;
-        for place in (0..partners.len()).filter(|rank| weighed >> rank & 1 == 1) {
-            let features = partnership(list, place, kind, habits.anchor, at);
-            scored[count] = (place, features, base + self.model.sum(&features));
-            count += 1;
+        if self.lessons.is_full() {
+            self.learn_one();
         }
-        let scored = &scored[..count];
-        if let Some(rank) = rank {
-            let found = scored.iter().find(|(scored, ..)| *scored == rank);
-            self.counters
-                .judge(kind, found.is_some_and(|(.., sum)| worth(logistic(*sum)) >= FORESEEN));
-            self.patience.learn(now.saturating_sub(at));
-        } else if to.is_some() {
+        self.lessons.put(now, decision, habits, to);
+    }
+
+    /// Learns what was put off: call it once a turn, when that turn's messages don't wait for it. It is at most [`LESSONS_MAX`] lessons.
+    pub fn learn(&mut self) {
+        while self.learn_one() {}
+    }
+
+    /// Learns what was put off first. Returns whether there was something.
+    fn learn_one(&mut self) -> bool {
+        let Some(lesson) = self.lessons.next() else {
+            return false;
+        };
+        let Decision { at, kind, weighed } = lesson.decision;
+        let partners = lesson.list.partners();
+        let written_to = partners.iter().position(|partner| Some(partner.device) == lesson.to);
+        let known = (1 << partners.len()) - 1;
+        let mut weighed = weighed & known | written_to.map_or(0, |rank| 1 << rank);
+        let bases = bases(&lesson.list, lesson.sends);
+        let base = self.model.base(&bases);
+        let moment = Moment::new(kind, lesson.anchor, at);
+        let mut errors = Errors::none();
+        let mut expected = NEGLIGIBLE;
+        while weighed != 0 {
+            let rank = weighed.trailing_zeros() as usize;
+            weighed &= weighed - 1;
+            let features = moment.partnership(rank, &partners[rank]);
+            let sum = base + self.model.sum(&features);
+            let was_written_to = written_to == Some(rank);
+            if was_written_to {
+                expected = sum;
+            }
+            errors.add(&features, sum, was_written_to);
+        }
+        if written_to.is_some() {
+            self.counters.judge(kind, expected >= LIKELY);
+            self.patience.learn(lesson.now.saturating_sub(at));
+        } else if lesson.to.is_some() {
             self.counters.predictions_new += 1;
         }
-        let mut common = Errors::default();
-        for (place, features, sum) in scored {
-            self.model.learn(features, *sum, rank == Some(*place), &mut common);
-        }
-        self.model.learn_common(&bases, common);
+        self.model.learn(&bases, &errors);
+        true
     }
 
     fn hint_followed(&mut self, kept: bool) {
@@ -527,18 +565,11 @@ enum Share {
     Ignore,
 }
 
-fn worth(score: i32) -> Worth {
-    Worth(score.clamp(0, i32::from(u16::MAX)) as u16)
-}
-
 /// What is less likely is not worth a link, nor, between two messages, finding out where it is: a question and an answer.
 pub const FORESEEN: Worth = Worth::per_mille(20);
 
 /// What a partner is worth that is foreseen because it is one, and for no other reason.
 const HARDLY_ANYTHING: Worth = Worth(1);
-
-/// Below this a score isn't even worked out: less likely than [`FORESEEN`].
-const HARDLY_FORESEEN: i32 = -4 * ONE;
 
 /// Nobody writes to more people in a second than this; what a program sends is not foreseen message by message.
 pub const DECISIONS_A_SECOND: u8 = 8;

@@ -4,7 +4,8 @@
 //! traffic (who was written to a moment ago is written to again, a message calls for an answer, old acquaintances are silent) and
 //! each shard's move with its own traffic, in steps that shrink with the errors already made (AdaGrad), but never to nothing: habits change.
 
-use super::features::{BASES, Partnership, WEIGHTS, prior};
+use super::affinity::PARTNERS_MAX;
+use super::features::{BASES, OWN, Partnership, WEIGHTS, prior};
 
 /// One, with 16 bits behind the point.
 pub(super) const ONE: i32 = 1 << 16;
@@ -39,41 +40,86 @@ impl Model {
         partnership.0.iter().map(|&at| self.weights[at as usize]).sum()
     }
 
-    /// The partner, which had that sum with its base, was written to next, or another one was (or nobody, until the device left). What it
-    /// says of all partners is added to `common`.
-    pub(super) fn learn(&mut self, partnership: &Partnership, sum: i32, was_written_to: bool, common: &mut Errors) {
-        if !was_written_to && sum < NEGLIGIBLE {
-            return;
-        }
-        let score = logistic(sum);
-        let error = if was_written_to { ONE - score } else { -score };
-        let squared = ((i64::from(error) * i64::from(error)) >> 16) as u32;
-        common.sum += error;
-        common.squared += squared;
-        for &at in &partnership.0 {
-            self.correct(at, error, squared);
-        }
-    }
-
-    /// What all partners of a device have in common learns once from all of them.
-    pub(super) fn learn_common(&mut self, bases: &[u8; BASES], errors: Errors) {
+    /// Takes in what came of a decision: how far off each partner was, by the weights that there were for all of them, and what all of
+    /// them have in common.
+    pub(super) fn learn(&mut self, bases: &[u8; BASES], errors: &Errors) {
+        let common = errors.common;
         for &at in bases {
-            self.correct(at, errors.sum, errors.squared);
+            self.correct(at, common);
+        }
+        for at in OWN..WEIGHTS as u8 {
+            self.correct(at, errors.own[usize::from(at) % OWNS]);
         }
     }
 
-    fn correct(&mut self, at: u8, error: i32, squared: u32) {
+    #[inline(always)]
+    fn correct(&mut self, at: u8, error: Error) {
         let at = at as usize;
-        self.errors[at] = (self.errors[at] + squared).min(ERRORS_MAX);
-        self.weights[at] += ((i64::from(error) * step(self.errors[at])) >> 16) as i32;
+        self.errors[at] = (self.errors[at] + error.squared()).min(ERRORS_MAX);
+        self.weights[at] += ((i64::from(error.sum()) * step(self.errors[at])) >> 16) as i32;
     }
 }
 
 /// How far the partners of one device were from what was expected of them: at most one whole error each.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Errors {
-    sum: i32,
-    squared: u32,
+    common: Error,
+    /// By feature of a partner: the remainder tells them apart, and none is out of range.
+    own: [Error; OWNS],
+}
+
+/// As many as a partner has features to choose from, to the next power of two.
+const OWNS: usize = (WEIGHTS - OWN as usize).next_power_of_two();
+
+impl Errors {
+    /// Nothing was wrong.
+    pub(super) fn none() -> Errors {
+        Errors {
+            common: Error(0),
+            own: [Error(0); OWNS],
+        }
+    }
+
+    /// The partner, which had that sum with its base, was written to next, or another one was (or nobody, until the device left).
+    #[inline(always)]
+    pub(super) fn add(&mut self, partnership: &Partnership, sum: i32, was_written_to: bool) {
+        let score = logistic(sum);
+        let error = Error::new(if was_written_to { ONE - score } else { -score });
+        self.common.add(error);
+        for &at in &partnership.0 {
+            self.own[usize::from(at) % OWNS].add(error);
+        }
+    }
+}
+
+/// A sum of errors and one of their squares, in one number: both are added at once.
+#[derive(Clone, Copy, Debug)]
+struct Error(i64);
+
+const _: () = assert!(
+    PARTNERS_MAX as u64 * (ONE as u64) < 1 << 32,
+    "the squares stay in the lower half"
+);
+
+impl Error {
+    #[inline(always)]
+    fn new(error: i32) -> Error {
+        let error = i64::from(error);
+        Error((error << 32) + ((error * error) >> 16))
+    }
+
+    #[inline(always)]
+    fn add(&mut self, other: Error) {
+        self.0 += other.0;
+    }
+
+    fn sum(self) -> i32 {
+        (self.0 >> 32) as i32
+    }
+
+    fn squared(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 /// How far a weight moves for a whole error, after so many squared errors: 0.3 by the root of them.
@@ -109,29 +155,30 @@ const ERRORS_MAX: u32 = 1 << 28;
 pub(super) const NEGLIGIBLE: i32 = -(ONE * 5 + ONE * 3 / 10);
 
 /// `1 / (1 + e^-x)`, between tabulated points on a straight line: off by less than 0.0005.
-pub(super) fn logistic(x: i32) -> i32 {
-    let magnitude = x.unsigned_abs().min(8 << 16);
+pub(super) const fn logistic(x: i32) -> i32 {
+    let magnitude = x.unsigned_abs();
+    let magnitude = if magnitude < 8 << 16 { magnitude } else { 8 << 16 };
     let (at, rest) = ((magnitude >> 13) as usize, (magnitude & 0x1fff) as i32);
-    let low = LOGISTIC[at];
-    let high = LOGISTIC[(at + 1).min(LOGISTIC.len() - 1)];
+    let (low, high) = (LOGISTIC[at], LOGISTIC[at + 1]);
     let value = low + (((high - low) * rest) >> 13);
     if x < 0 { ONE - value } else { value }
 }
 
-/// At every eighth from 0 to 8.
+/// At every eighth from 0 to 8, and once more.
 #[rustfmt::skip]
-const LOGISTIC: [i32; 65] = [
+const LOGISTIC: [i32; 66] = [
     32768, 34813, 36843, 38841, 40793, 42687, 44511, 46254, 47911, 49474, 50941,
     52310, 53581, 54754, 55834, 56822, 57724, 58544, 59287, 59959, 60565, 61109,
     61598, 62036, 62428, 62778, 63090, 63368, 63615, 63835, 64030, 64203, 64357,
     64494, 64614, 64721, 64816, 64900, 64974, 65039, 65097, 65149, 65194, 65234,
     65269, 65300, 65328, 65352, 65374, 65393, 65410, 65425, 65438, 65449, 65459,
     65468, 65476, 65483, 65489, 65495, 65500, 65504, 65508, 65511, 65514,
+    65514,
 ];
 
 #[cfg(test)]
 mod tests {
-    use super::super::features::{Kind, bases, partnership};
+    use super::super::features::{Kind, Moment, bases};
     use super::*;
     use crate::predictor::Affinity;
     use trunkline_wire::id::PartnerKey;
@@ -163,21 +210,35 @@ mod tests {
         list.received(100, PartnerKey(1));
         list.sent(200, PartnerKey(2));
         let bases = bases(&list, 0);
-        let of = |at| partnership(&list, at, Kind::Attached, 0, 5_000);
+        let moment = Moment::new(Kind::Attached, 0, 5_000);
+        let of = |at: usize| moment.partnership(at, &list.partners()[at]);
         let mut model = Model::new();
         let sum = |model: &Model, at| model.base(&bases) + model.sum(&of(at));
         let before = [0, 1].map(|at| logistic(sum(&model, at)));
         for _ in 0..200 {
             // Against the grain: the one that waits for no answer is written to.
+            let mut errors = Errors::none();
             for (at, was_written_to) in [(0, true), (1, false)] {
-                let sum = sum(&model, at);
-                let mut common = Errors::default();
-                model.learn(&of(at), sum, was_written_to, &mut common);
-                model.learn_common(&bases, common);
+                errors.add(&of(at), sum(&model, at), was_written_to);
             }
+            model.learn(&bases, &errors);
         }
         let after = [0, 1].map(|at| logistic(sum(&model, at)));
         assert!(after[0] > before[0] && after[0] > ONE * 9 / 10, "{after:?}");
         assert!(after[1] < before[1] && after[1] < ONE / 10, "{after:?}");
+    }
+
+    #[test]
+    fn errors_add_up_whichever_way_they_lie() {
+        let mut all = Error::new(0);
+        for _ in 0..PARTNERS_MAX {
+            all.add(Error::new(-ONE));
+        }
+        all.add(Error::new(ONE / 2));
+        let partners = PARTNERS_MAX as i32;
+        assert_eq!(
+            (all.sum(), all.squared()),
+            (ONE / 2 - partners * ONE, (partners * ONE + ONE / 4) as u32)
+        );
     }
 }

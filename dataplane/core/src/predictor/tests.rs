@@ -120,6 +120,7 @@ fn what_came_true_is_counted_by_what_it_was_foreseen_after() {
     predictor.sent(1_040, &mut habits, ANN, &mut out);
     // Nobody had heard of this one.
     predictor.sent(1_050, &mut habits, BOB, &mut out);
+    predictor.learn();
     let counted = predictor.counters();
     let by_kind = (
         counted.predictions_right_reply,
@@ -135,6 +136,42 @@ fn what_came_true_is_counted_by_what_it_was_foreseen_after() {
         ),
         (3, 0, 1)
     );
+}
+
+#[test]
+fn what_is_put_off_is_learnt_alike_also_by_who_never_has_time() {
+    const DEVICES: usize = 3 * LESSONS_MAX;
+    let run = |messages_a_turn: usize| {
+        let (mut predictor, mut rng) = (Predictor::new(), fastrand::Rng::with_seed(9));
+        let mut devices = vec![Habits::default(); DEVICES];
+        for device in &mut devices {
+            for n in 0..6 {
+                device.affinity.sent(1_000 + n, key(rng.u64(0..6)));
+            }
+            predictor.attached(2_000, device, &mut Vec::new());
+        }
+        for (n, device) in devices.iter_mut().enumerate() {
+            predictor.sent(2_010, device, key(rng.u64(0..7)), &mut Vec::new());
+            if (n + 1) % messages_a_turn == 0 {
+                predictor.learn();
+            }
+        }
+        let before = predictor.explain(2_020, &devices[0]);
+        predictor.learn();
+        (
+            before,
+            predictor.explain(2_020, &devices[0]),
+            predictor.counters().clone(),
+        )
+    };
+    let (at_once, by_turns, never) = (run(1), run(LESSONS_MAX), run(usize::MAX));
+    let lessons =
+        |counted: &PredictorCounters| counted.predictions_right + counted.predictions_wrong + counted.predictions_new;
+    assert_eq!(lessons(&at_once.2), DEVICES as u64);
+    assert_eq!((&at_once.1, &at_once.2), (&by_turns.1, &by_turns.2));
+    assert_eq!((&at_once.1, &at_once.2), (&never.1, &never.2));
+    assert_eq!(at_once.0, at_once.1, "nothing was left to learn");
+    assert_ne!(never.0, never.1, "the last ones waited");
 }
 
 #[test]
@@ -188,10 +225,4 @@ fn the_same_messages_make_the_same_predictions_and_clocks_that_jump_do_no_harm()
     let one = run();
     assert!(one.len() > 10_000);
     assert_eq!(one, run());
-}
-
-#[test]
-fn what_is_not_worked_out_would_not_be_foreseen() {
-    assert!(worth(logistic(HARDLY_FORESEEN)) < FORESEEN);
-    assert!(worth(logistic(HARDLY_FORESEEN + ONE / 2)) > FORESEEN);
 }

@@ -277,6 +277,8 @@ impl Router {
         self.tick_unresolved(now, out);
         self.tick_instance(now, out);
         self.tick_hand_over(out);
+        // What the last turn's messages went without; they are on their way by now.
+        self.predictor.learn();
         while let Some(&(at, device, epoch)) = self.superseded_forget.front() {
             if at > now.at {
                 break;
