@@ -16,6 +16,9 @@ pub trait Step {
     /// Does it once.
     fn run(&mut self);
 
+    /// Done before each run, and no part of it.
+    fn prepare_run(&mut self) {}
+
     /// Asserts that the runs did what they are said to do.
     fn check(&self) {}
 }
@@ -34,6 +37,8 @@ pub struct Entry {
     pub name: &'static str,
     /// How many messages, or look-ups, one run is for.
     pub messages: u64,
+    /// Whether something is done before each run that is no part of it.
+    pub prepares_runs: bool,
     /// Whether its instructions are counted, too: a table of millions takes minutes to prepare under valgrind.
     pub counted: bool,
     prepare: fn() -> Box<dyn Step>,
@@ -45,6 +50,7 @@ impl Entry {
             group,
             name,
             messages: 1,
+            prepares_runs: false,
             counted: true,
             prepare,
         }
@@ -56,9 +62,15 @@ impl Entry {
             group,
             name,
             messages: BATCH as u64,
+            prepares_runs: false,
             counted: true,
             prepare,
         }
+    }
+
+    const fn prepared(mut self) -> Entry {
+        self.prepares_runs = true;
+        self
     }
 
     const fn timed_only(mut self) -> Entry {
@@ -92,6 +104,7 @@ mod tests {
         for entry in super::all().filter(|entry| entry.counted) {
             let mut step = entry.prepare();
             for _ in 0..3 {
+                step.prepare_run();
                 step.run();
             }
             step.check();

@@ -32,6 +32,8 @@ const TOLERANCE_PERCENT: f64 = 3.0;
 const RUNS: u64 = 2_000;
 /// Runs of a step for a turn: twice this, and each device has had two messages. Tables have grown by then.
 const TURNS: u64 = 128;
+/// What of that process is counted: the runs alone, not what prepares them.
+const MEASURED: &str = "--toggle-collect=*measured_run*";
 /// The counts, in instructions a message or look-up.
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.toml");
 
@@ -107,7 +109,7 @@ fn count(program: &Path, entry: &Entry) -> anyhow::Result<f64> {
 /// Instructions of a whole process.
 fn total(program: &Path, id: &str, runs: u64) -> anyhow::Result<u64> {
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", MEASURED])
         .arg(program)
         .args([id, &runs.to_string()])
         .output()?;

@@ -11,8 +11,12 @@ use crate::{BATCH, DEVICES};
 pub(super) const ALL: &[Entry] = &[
     Entry::turn("predictor", "sent", sent),
     Entry::turn("predictor", "delivered", delivered),
-    Entry::new("predictor", "sent_cold", || cold(Predictor::sent)),
-    Entry::new("predictor", "delivered_cold", || cold(Predictor::delivered)),
+    Entry::turn("predictor", "sent_cold", || cold(Shard::Grown)).prepared(),
+    Entry::turn("predictor", "sent_cold_young", || cold(Shard::Young)).prepared(),
+    Entry::turn("predictor", "learn", || learn(Shard::Grown)).prepared(),
+    Entry::turn("predictor", "learn_young", || learn(Shard::Young)).prepared(),
+    Entry::turn("predictor", "sent_cold_and_learn", sent_cold_and_learn),
+    Entry::new("predictor", "delivered_cold", delivered_cold),
     Entry::new("predictor", "attached", attached),
 ];
 
@@ -65,6 +69,7 @@ fn busy(event: Event) -> Box<dyn Step> {
             event(&mut predictor, now, device, partner(message / BUSY_DEVICES), &mut out);
             message += 1;
         }
+        predictor.learn();
         black_box(out.len());
         out.clear();
     })
@@ -73,16 +78,156 @@ fn busy(event: Event) -> Box<dyn Step> {
 /// As many as keep one shard busy at that rate.
 const BUSY_DEVICES: usize = 1_000;
 
-/// A message of a device that was idle for an hour: what came of the last prediction is learnt, and all partners are scored.
-fn cold(event: Event) -> Box<dyn Step> {
+/// How much a shard has seen when its messages are measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Shard {
+    /// It has just started, and has learnt nothing.
+    Young,
+    /// It has seen each device write for a day.
+    Grown,
+}
+
+/// A turn's messages, each of a device that was idle for an hour: all of its partners are scored. What came of the last prediction is
+/// learnt later, between the turns.
+struct Cold(Fleet);
+
+/// What is learnt between the turns.
+struct Learn(Fleet);
+
+fn cold(shard: Shard) -> Box<dyn Step> {
+    Box::new(Cold(Fleet::new(shard)))
+}
+
+fn learn(shard: Shard) -> Box<dyn Step> {
+    Box::new(Learn(Fleet::new(shard)))
+}
+
+impl Step for Cold {
+    fn prepare_run(&mut self) {
+        self.0.learn();
+        self.0.stay_young();
+    }
+
+    fn run(&mut self) {
+        self.0.turn();
+    }
+
+    fn check(&self) {
+        self.0.check();
+    }
+}
+
+impl Step for Learn {
+    fn prepare_run(&mut self) {
+        self.0.stay_young();
+        self.0.turn();
+    }
+
+    fn run(&mut self) {
+        self.0.learn();
+    }
+
+    fn check(&self) {
+        self.0.check();
+    }
+}
+
+/// Both, one after the other.
+fn sent_cold_and_learn() -> Box<dyn Step> {
+    let mut fleet = Fleet::new(Shard::Grown);
+    Box::new(move || {
+        fleet.turn();
+        fleet.learn();
+    })
+}
+
+/// Devices that write once an hour, each in turn.
+struct Fleet {
+    shard: Shard,
+    predictor: Predictor,
+    devices: Vec<Habits>,
+    rng: fastrand::Rng,
+    messages: usize,
+    out: Vec<Foresight>,
+}
+
+impl Fleet {
+    fn new(shard: Shard) -> Fleet {
+        let mut fleet = Fleet {
+            shard: Shard::Grown,
+            predictor: Predictor::new(),
+            devices: vec![habits(); DEVICES],
+            rng: fastrand::Rng::with_seed(1),
+            messages: 0,
+            out: Vec::new(),
+        };
+        // Of each device something is expected, that its next message teaches something about.
+        let rounds = if shard == Shard::Young { 1 } else { 24 };
+        for _ in 0..rounds * DEVICES / BATCH {
+            fleet.turn();
+            fleet.learn();
+        }
+        fleet.shard = shard;
+        fleet
+    }
+
+    /// Of four messages three go to a partner, the more likely the more recent it is, and one to a stranger. So lists stay full, and there
+    /// is always something to learn.
+    fn turn(&mut self) {
+        for _ in 0..BATCH {
+            let (round, at) = (self.messages / DEVICES, self.messages % DEVICES);
+            let now = NOON + round as u32 * 3_600 + at as u32 / 1_000;
+            let device = &mut self.devices[at];
+            let drawn = self.rng.u64(..);
+            let place = |bits: u64| (bits % PARTNERS_MAX as u64) as usize;
+            let to = match drawn % 4 {
+                0 => PartnerKey(drawn),
+                _ => device.affinity().partners()[place(drawn >> 8).min(place(drawn >> 32))].device,
+            };
+            self.predictor.sent(now, device, to, &mut self.out);
+            self.messages += 1;
+        }
+        black_box(self.out.len());
+        self.out.clear();
+    }
+
+    fn learn(&mut self) {
+        self.predictor.learn();
+    }
+
+    fn stay_young(&mut self) {
+        if self.shard == Shard::Young {
+            self.predictor = Predictor::new();
+        }
+    }
+
+    fn check(&self) {
+        let counted = self.predictor.counters();
+        let lessons = counted.predictions_right + counted.predictions_wrong + counted.predictions_new;
+        let turns = if self.shard == Shard::Young {
+            1
+        } else {
+            self.messages / BATCH
+        };
+        assert_eq!(
+            counted.predictions,
+            (turns * BATCH) as u64,
+            "each message is one decision"
+        );
+        assert!(lessons == 0 || counted.predictions_right > 0, "some of them come true");
+    }
+}
+
+/// A message that a device is handed which was idle.
+fn delivered_cold() -> Box<dyn Step> {
     let mut predictor = Predictor::new();
     let mut devices = vec![habits(); DEVICES];
     let (mut message, mut out) = (0, Vec::new());
     Box::new(move || {
         let now = NOON + (message / DEVICES) as u32 * 3_600 + (message % DEVICES) as u32 / 1_000;
         // Not the one of before: half of the partners are known, at some place of the list.
-        let to = partner(message * 7 + message / DEVICES * 5);
-        event(&mut predictor, now, &mut devices[message % DEVICES], to, &mut out);
+        let from = partner(message * 7 + message / DEVICES * 5);
+        predictor.delivered(now, &mut devices[message % DEVICES], from, &mut out);
         message += 1;
         black_box(out.len());
         out.clear();
