@@ -41,7 +41,7 @@ pub use self::affinity::{Affinity, PARTNERS_MAX, Partner};
 pub use self::lessons::LESSONS_MAX;
 pub use self::worth::Worth;
 
-use self::features::{Kind, Moment, bases};
+use self::features::{Kind, Moment, Partnership, bases};
 use self::lessons::Lessons;
 use self::model::{Errors, Model, NEGLIGIBLE, logistic};
 use self::patience::Patience;
@@ -396,7 +396,7 @@ impl Predictor {
         self.counters.predictions += 1;
         let base = self.model.base(&bases(list, habits.sends));
         let moment = Moment::new(kind, habits.anchor, now);
-        let mut ranking = Ranking::new();
+        let mut ranking = Ranking::new(list.partners().len());
         for (sum, (rank, partner)) in ranking.sums_mut().iter_mut().zip(list.partners().iter().enumerate()) {
             *sum = base + self.model.sum(&moment.partnership(rank, partner));
         }
@@ -463,6 +463,7 @@ impl Predictor {
         let base = self.model.base(&bases);
         let moment = Moment::new(kind, lesson.anchor, at);
         let mut errors = Errors::none();
+        let (mut scored, mut count) = ([Partnership::default(); PARTNERS_MAX], 0);
         let mut expected = NEGLIGIBLE;
         while weighed != 0 {
             let rank = weighed.trailing_zeros() as usize;
@@ -474,6 +475,8 @@ impl Predictor {
                 expected = sum;
             }
             errors.add(&features, sum, was_written_to);
+            scored[count] = features;
+            count += 1;
         }
         if written_to.is_some() {
             self.counters.judge(kind, expected >= LIKELY);
@@ -481,7 +484,7 @@ impl Predictor {
         } else if lesson.to.is_some() {
             self.counters.predictions_new += 1;
         }
-        self.model.learn(&bases, &errors);
+        self.model.learn(&bases, &scored[..count], errors);
         true
     }
 

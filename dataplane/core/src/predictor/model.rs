@@ -5,7 +5,7 @@
 //! each shard's move with its own traffic, in steps that shrink with the errors already made (AdaGrad), but never to nothing: habits change.
 
 use super::affinity::PARTNERS_MAX;
-use super::features::{BASES, OWN, Partnership, WEIGHTS, prior};
+use super::features::{BASES, FEATURES, OWN, Partnership, WEIGHTS, prior};
 
 /// One, with 16 bits behind the point.
 pub(super) const ONE: i32 = 1 << 16;
@@ -40,15 +40,23 @@ impl Model {
         partnership.0.iter().map(|&at| self.weights[at as usize]).sum()
     }
 
-    /// Takes in what came of a decision: how far off each partner was, by the weights that there were for all of them, and what all of
-    /// them have in common.
-    pub(super) fn learn(&mut self, bases: &[u8; BASES], errors: &Errors) {
+    /// Takes in what came of a decision: how far off each of `partners` was, by the weights that there were for all of them, and what all
+    /// of them have in common.
+    pub(super) fn learn(&mut self, bases: &[u8; BASES], partners: &[Partnership], mut errors: Errors) {
         let common = errors.common;
         for &at in bases {
             self.correct(at, common);
         }
-        for at in OWN..WEIGHTS as u8 {
-            self.correct(at, errors.own[usize::from(at) % OWNS]);
+        // What a few partners have is less than all that there is.
+        if partners.len() * FEATURES < OWNS {
+            for &at in partners.iter().flat_map(|partnership| &partnership.0) {
+                let error = std::mem::take(&mut errors.own[usize::from(at) % OWNS]);
+                self.correct(at, error);
+            }
+        } else {
+            for at in OWN..WEIGHTS as u8 {
+                self.correct(at, errors.own[usize::from(at) % OWNS]);
+            }
         }
     }
 
@@ -93,7 +101,7 @@ impl Errors {
 }
 
 /// A sum of errors and one of their squares, in one number: both are added at once.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Error(i64);
 
 const _: () = assert!(
@@ -221,11 +229,38 @@ mod tests {
             for (at, was_written_to) in [(0, true), (1, false)] {
                 errors.add(&of(at), sum(&model, at), was_written_to);
             }
-            model.learn(&bases, &errors);
+            model.learn(&bases, &[of(0), of(1)], errors);
         }
         let after = [0, 1].map(|at| logistic(sum(&model, at)));
         assert!(after[0] > before[0] && after[0] > ONE * 9 / 10, "{after:?}");
         assert!(after[1] < before[1] && after[1] < ONE / 10, "{after:?}");
+    }
+
+    #[test]
+    fn few_partners_teach_as_they_would_among_many() {
+        let mut list = Affinity::default();
+        for n in 0..6 {
+            list.sent(100 * n, PartnerKey(u64::from(n)));
+        }
+        let bases = bases(&list, 0);
+        let moment = Moment::new(Kind::Sent, 100, 5_000);
+        let (mut few, mut many) = (Model::new(), Model::new());
+        let partners: Vec<_> = list
+            .partners()
+            .iter()
+            .enumerate()
+            .map(|(at, partner)| moment.partnership(at, partner))
+            .collect();
+        for round in 0..50 {
+            let mut errors = Errors::none();
+            for (at, partner) in partners.iter().enumerate() {
+                errors.add(partner, few.base(&bases) + few.sum(partner), at == round % 6);
+            }
+            few.learn(&bases, &partners, errors);
+            many.learn(&bases, &partners.repeat(4), errors);
+        }
+        assert_eq!((few.weights, few.errors), (many.weights, many.errors));
+        assert_ne!(few.weights, Model::new().weights);
     }
 
     #[test]

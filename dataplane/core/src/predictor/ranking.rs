@@ -10,13 +10,15 @@ use super::{FORESEEN, Worth};
 #[derive(Debug)]
 pub(super) struct Ranking {
     sums: [i32; PARTNERS_MAX],
+    len: usize,
 }
 
 impl Ranking {
-    /// Nobody is likely.
-    pub(super) fn new() -> Ranking {
+    /// Of a list of that length. Nobody is likely.
+    pub(super) fn new(len: usize) -> Ranking {
         Ranking {
             sums: [i32::MIN; PARTNERS_MAX],
+            len: len.min(PARTNERS_MAX),
         }
     }
 
@@ -28,7 +30,7 @@ impl Ranking {
     /// The places with at least that sum, as bits.
     #[inline(never)]
     pub(super) fn places(&self, sum_min: i32) -> u32 {
-        let bits = self.sums.iter().zip(&BITS);
+        let bits = self.sums[..self.len].iter().zip(&BITS);
         bits.fold(0, |places, (&sum, &bit)| places | if sum >= sum_min { bit } else { 0 })
     }
 
@@ -36,6 +38,10 @@ impl Ranking {
     #[inline(always)]
     pub(super) fn for_each_likely(&self, mut tell: impl FnMut(usize, Worth)) {
         let mut places = self.places(LIKELY);
+        if places.is_power_of_two() {
+            let rank = places.trailing_zeros() as usize;
+            return tell(rank, worth(logistic(self.sums[rank])));
+        }
         let (mut keys, mut count) = ([0i32; PARTNERS_MAX], 0);
         while places != 0 && count < PARTNERS_MAX {
             let rank = places.trailing_zeros() as usize % RANKS;
@@ -122,7 +128,7 @@ mod tests {
         for _ in 0..1_000 {
             let mut sums = [0; PARTNERS_MAX];
             sums.fill_with(|| rng.i32(-8..4) << 15);
-            let mut ranking = Ranking::new();
+            let mut ranking = Ranking::new(PARTNERS_MAX);
             *ranking.sums_mut() = sums;
             let likely = sums.iter().enumerate().filter(|&(_, &sum)| sum >= LIKELY);
             let mut expected: Vec<_> = likely.map(|(rank, &sum)| (rank, worth(logistic(sum)))).collect();
