@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Contents, MapError, Node, SLOTS, encoding};
+use super::slots::run_end;
+use super::{Contents, MapError, Node, SLOTS};
 use crate::id::{NodeId, RegionId};
 
 /// The most nodes. Every connection server holds a link to every instance of its devices' regions, so that more would not work either.
@@ -124,7 +125,7 @@ fn slots(contents: &Contents) -> Result<(), MapError> {
         if !contents.regions.contains_key(&region) {
             return unknown(start as u16, region);
         }
-        start = encoding::run_end(&contents.slots, start);
+        start = run_end(&contents.slots, start);
     }
     for (&slot, &region) in &contents.slots_also {
         if !contents.regions.contains_key(&region) {

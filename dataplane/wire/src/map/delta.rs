@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::check::{NODES_MAX, OVERRIDES_MAX, REGIONS_MAX, at_most};
 use super::encoding::{Put, check_size, put_table, table};
+use super::slots::first_difference;
 use super::{Map, MapError, MapId, SLOTS};
 use crate::codec::{DecodeError, Field, Reader};
 use crate::id::RegionId;
@@ -119,11 +120,10 @@ impl<'a> Field<'a> for Range {
 
 fn ranges(base: &Map, next: &Map) -> Vec<(Range, RegionId)> {
     let mut ranges: Vec<(Range, RegionId)> = Vec::new();
-    for slot in 0..=u16::MAX {
-        let region = next.slot(slot);
-        if base.slot(slot) == region {
-            continue;
-        }
+    let mut from = 0;
+    while let Some(at) = first_difference(&base.slots, &next.slots, from) {
+        from = at + 1;
+        let (slot, region) = (at as u16, next.slots[at]);
         match ranges.last_mut() {
             Some((range, of)) if *of == region && range.last + 1 == slot => range.last = slot,
             Some(_) | None => ranges.push((

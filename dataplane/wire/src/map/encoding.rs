@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::check::{self, INSTANCES_MAX, NAME_BYTES_MAX, NODES_MAX, OVERRIDES_MAX, REGIONS_MAX, at_most};
+use super::slots::run_end;
 use super::{Contents, Map, MapError, MapId, Node, Region, Roles, SLOTS};
 use crate::codec::{DecodeError, Field, Reader, Text};
 use crate::id::{DeviceKey, Incarnation, NodeId, RegionId};
@@ -111,19 +112,6 @@ fn runs(slots: &[RegionId; SLOTS]) -> Vec<(u16, RegionId)> {
     }
     runs
 }
-
-/// The slot behind the last one of the run of one region that begins at `start`.
-pub(super) fn run_end(slots: &[RegionId; SLOTS], start: usize) -> usize {
-    let region = slots[start];
-    // Runs are long: whole blocks are compared without a branch for each slot.
-    let blocks = slots[start..].chunks_exact(RUN_BLOCK);
-    let whole = blocks.take_while(|block| block.iter().fold(true, |all, of| all & (*of == region)));
-    let end = start + whole.count() * RUN_BLOCK;
-    end + slots[end..].iter().take_while(|of| **of == region).count()
-}
-
-/// Slots that are compared at once: a few vector registers.
-const RUN_BLOCK: usize = 64;
 
 /// The runs' last slots ascend; that is checked.
 fn fill(runs: &[(u16, RegionId)]) -> Result<Box<[RegionId; SLOTS]>, MapError> {
