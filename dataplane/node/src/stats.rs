@@ -145,9 +145,11 @@ impl ShardStats {
     ) {
         let (router, predictions) = (router.values(), predictions.values());
         let (links, shard) = (links.values(), shard.values());
-        let all = router.iter().chain(&predictions).chain(&links).chain(&shard);
-        for (shared, value) in self.values.iter().zip(all) {
-            shared.store(*value, Ordering::Relaxed);
+        let mut shared = self.values.iter();
+        for values in [&router[..], &predictions, &links, &shard] {
+            for (value, shared) in values.iter().zip(&mut shared) {
+                shared.store(*value, Ordering::Relaxed);
+            }
         }
     }
 
