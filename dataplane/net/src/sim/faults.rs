@@ -129,7 +129,7 @@ impl Network {
     }
 
     pub(super) fn jump_wall(&mut self, host: IpAddr, ms: i64) {
-        self.host_at(host).wall_micros += i128::from(ms) * 1000;
+        self.host_at(host).wall_micros += ms * 1000;
     }
 
     pub(super) fn drift_wall(&mut self, host: IpAddr, ppm: i64) {
@@ -146,8 +146,8 @@ impl Network {
 }
 
 impl super::network::Host {
-    fn wall_at(&self, now: Instant) -> i128 {
-        let elapsed = now.since(self.wall_since).as_micros() as i128;
-        self.wall_micros + elapsed + elapsed * i128::from(self.drift_ppm) / 1_000_000
+    fn wall_at(&self, now: Instant) -> i64 {
+        let elapsed = now.micros().saturating_sub(self.wall_since.micros()) as i64;
+        self.wall_micros + elapsed + elapsed * self.drift_ppm / 1_000_000
     }
 }

@@ -28,10 +28,16 @@ impl<T> Letters<T> {
     }
 
     /// The one that was left last, of those that are there.
+    #[inline]
     pub(super) fn take(&self) -> Option<T> {
-        if !self.any.load(Ordering::Acquire) {
-            return None;
+        match self.any.load(Ordering::Acquire) {
+            true => self.take_one(),
+            false => None,
         }
+    }
+
+    #[cold]
+    fn take_one(&self) -> Option<T> {
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         let letter = list.pop();
         self.any.store(!list.is_empty(), Ordering::Release);

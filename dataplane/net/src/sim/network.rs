@@ -70,7 +70,7 @@ pub(super) struct Host {
     pub(super) descriptors: super::Descriptors,
     pub(super) port_next: u16,
     /// What the wall clock showed at `wall_since`, in microseconds since the Unix epoch.
-    pub(super) wall_micros: i128,
+    pub(super) wall_micros: i64,
     pub(super) wall_since: Instant,
     pub(super) drift_ppm: i64,
 }
@@ -222,7 +222,7 @@ impl Network {
                 paused_until: Instant::ZERO,
                 descriptors: super::Descriptors::Plenty,
                 port_next: PORT_FIRST,
-                wall_micros: i128::from(wall_ms) * 1000 + i128::from(now.micros()),
+                wall_micros: wall_ms as i64 * 1000 + now.micros() as i64,
                 wall_since: now,
                 drift_ppm: 0,
             });
@@ -362,6 +362,7 @@ impl Network {
     }
 
     /// Takes in what happened outside of the world: wakers rung, sockets dropped.
+    #[inline]
     fn settle(&mut self) {
         while let Some(driver) = self.rung.take() {
             self.announce(driver);

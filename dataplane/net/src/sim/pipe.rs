@@ -95,8 +95,8 @@ impl Pipe {
     }
 }
 
-/// What an empty pipe may hold: a few ordinary messages.
-const IDLE_BYTES_MAX: usize = 1024;
+/// What an empty pipe may hold: some ordinary messages, as a busy link has between two turns.
+const IDLE_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
