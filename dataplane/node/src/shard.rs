@@ -312,6 +312,11 @@ impl<D: Driver> Shard<D> {
         next
     }
 
+    /// Whether others have left something for this shard.
+    pub fn has_mail(&self) -> bool {
+        self.port.has_mail()
+    }
+
     /// Whether this node is to end, and no device of this shard is here any more, nor on its way elsewhere.
     pub fn is_rid_of_devices(&self) -> bool {
         match self.draining {

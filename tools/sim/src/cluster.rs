@@ -471,8 +471,9 @@ impl Cluster {
                     return Ok(());
                 }
                 let event = self.site.world.next_event().unwrap_or(Instant::NEVER);
-                let timer = self.timers.first().map_or(Instant::NEVER, |(at, _)| at);
-                self.site.world.advance(event.min(timer).min(self.check_at).min(end));
+                self.site
+                    .world
+                    .advance(event.min(self.timers.next()).min(self.check_at).min(end));
                 continue;
             }
             if ready.len() > 1 {
@@ -486,7 +487,7 @@ impl Cluster {
             }
             self.ready = ready;
             if turns_now >= TURNS_AT_ONCE_MAX {
-                let who = self.timers.first().and_then(|(_, id)| self.actors.get(id.0 as usize));
+                let who = self.timers.first().and_then(|id| self.actors.get(id.0 as usize));
                 let what = format!("somebody is busy without end: {who:?}");
                 return Err(self.ledger.violation(now, Promise::Bounds, what, None, &[]));
             }
@@ -548,7 +549,7 @@ impl Cluster {
                     shard.turn(Some(now)).expect("a simulated driver doesn't fail");
                     self.effort.spend(now, id, shard.counters().frames_received - frames);
                 }
-                self.reschedule_node(node);
+                self.reschedule_after(node, shard);
                 self.check_turn(node, shard)?;
                 self.go_on_draining(node);
             }
@@ -601,7 +602,18 @@ impl Cluster {
         }
     }
 
-    /// One shard's turn may leave mail for another: all are asked.
+    /// A shard has had its turn. Others are due earlier only if it has left them something: mail, or a map that the agent is to tell of.
+    fn reschedule_after(&mut self, node: NodeNo, shard: usize) {
+        let Some(process) = &mut self.nodes[node.0].process else {
+            return;
+        };
+        let now = self.site.world.now();
+        for (id, deadline) in process.deadlines_after(shard) {
+            self.timers.set(id, self.effort.busy(now, id).unwrap_or(deadline));
+        }
+    }
+
+    /// Whatever has happened to a node.
     pub(crate) fn reschedule_node(&mut self, node: NodeNo) {
         let Some(process) = &mut self.nodes[node.0].process else {
             return;

@@ -284,12 +284,9 @@ impl Process {
 
     /// When each is due, in the order of [`Process::drivers`].
     pub(crate) fn deadlines(&mut self) -> impl Iterator<Item = (DriverId, Instant)> {
-        // On a thread of its own, the agent looks every few milliseconds, and is woken to leave.
-        let to_leave = self.leaving && self.left_as_member.is_none();
-        let due = if self.agent.set_settled(self.stats.map_settled()) || to_leave {
-            Instant::ZERO
-        } else {
-            self.agent.deadline()
+        let due = match self.agent_is_due() {
+            true => Instant::ZERO,
+            false => self.agent.deadline(),
         };
         let agent = (self.agent.driver().id(), due);
         let shards = self
@@ -297,6 +294,22 @@ impl Process {
             .iter_mut()
             .map(|shard| (shard.driver().id(), shard.deadline()));
         std::iter::once(agent).chain(shards)
+    }
+
+    /// Of whom that may have changed with a turn of `shard`: it, and those to whom it has left something.
+    pub(crate) fn deadlines_after(&mut self, shard: usize) -> impl Iterator<Item = (DriverId, Instant)> {
+        let agent = self.agent_is_due().then(|| (self.agent.driver().id(), Instant::ZERO));
+        let shards = self.shards.iter_mut().enumerate();
+        let shards = shards.filter(move |(index, of)| *index == shard || of.has_mail());
+        agent
+            .into_iter()
+            .chain(shards.map(|(_, shard)| (shard.driver().id(), shard.deadline())))
+    }
+
+    /// Whether its agent has something to say. On a thread of its own, it looks every few milliseconds, and is woken to leave.
+    fn agent_is_due(&mut self) -> bool {
+        let to_leave = self.leaving && self.left_as_member.is_none();
+        self.agent.set_settled(self.stats.map_settled()) || to_leave
     }
 
     /// The version of the map that one of its shards has settled.

@@ -33,8 +33,8 @@ impl Effort {
 
     /// A shard has taken in so many frames.
     pub(crate) fn spend(&mut self, now: Instant, shard: DriverId, frames: u64) {
-        let span = self.frame.saturating_mul(u32::try_from(frames).unwrap_or(u32::MAX));
-        if !span.is_zero() {
+        if frames > 0 && !self.frame.is_zero() {
+            let span = self.frame.saturating_mul(u32::try_from(frames).unwrap_or(u32::MAX));
             let at = shard.0 as usize;
             self.until.resize(self.until.len().max(at + 1), Instant::ZERO);
             self.until[at] = now + span;
