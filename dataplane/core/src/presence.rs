@@ -296,7 +296,7 @@ impl Presence {
     pub fn sorted_where(&self, wanted: impl Fn(DeviceKey, Epoch) -> bool) -> Vec<(DeviceKey, Epoch)> {
         let all = self.entries.iter().map(|(key, entry)| (key, entry.epoch));
         let mut all: Vec<_> = all.filter(|(key, epoch)| wanted(*key, *epoch)).collect();
-        all.sort_unstable();
+        all.sort_unstable_by_key(|(key, _)| *key);
         all
     }
 }

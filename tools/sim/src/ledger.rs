@@ -416,8 +416,10 @@ fn excludes_delivery(outcome: Outcome) -> bool {
 /// What a message says: its number, and bytes that no other message has in this order.
 fn payload(message: MessageNo, bytes: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(message.0.into());
-    let mut payload = message.0.to_le_bytes().to_vec();
-    payload.resize(bytes.max(payload.len()), 0);
-    random.fill(&mut payload[4..]);
+    let number = message.0.to_le_bytes();
+    let mut payload = vec![0; bytes.max(number.len())];
+    let (head, rest) = payload.split_at_mut(number.len());
+    head.copy_from_slice(&number);
+    random.fill(rest);
     payload
 }

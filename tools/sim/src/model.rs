@@ -27,10 +27,19 @@ pub(crate) struct Model {
     stored: BTreeMap<(NodeNo, DeviceKey), (Epoch, Instant)>,
     /// Since when an instance has held what it holds.
     since: BTreeMap<(NodeNo, DeviceKey), Instant>,
-    /// What a shard had counted of registrations when `known` was taken.
-    marks: BTreeMap<(NodeNo, usize), Mark>,
-    /// A shard's last turn.
-    turns: BTreeMap<(NodeNo, usize), Turn>,
+    /// By node and shard.
+    shards: Vec<Vec<Seen>>,
+}
+
+/// What was seen of a shard.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Its last turn.
+    turn: Option<Turn>,
+    /// What it had counted of registrations when `known` was taken.
+    mark: Mark,
+    /// The version of the map that it has settled.
+    settled: u64,
 }
 
 #[derive(Debug)]
@@ -75,8 +84,20 @@ impl Model {
         self.known.retain(|(of, ..), _| *of != node);
         self.stored.retain(|(of, _), _| *of != node);
         self.since.retain(|(of, _), _| *of != node);
-        self.marks.retain(|(of, _), _| *of != node);
-        self.turns.retain(|(of, _), _| *of != node);
+        if let Some(shards) = self.shards.get_mut(node.0) {
+            shards.clear();
+        }
+    }
+
+    fn seen(&mut self, node: NodeNo, shard: usize) -> &mut Seen {
+        if node.0 >= self.shards.len() {
+            self.shards.resize_with(node.0 + 1, Vec::new);
+        }
+        let shards = &mut self.shards[node.0];
+        if shard >= shards.len() {
+            shards.resize_with(shard + 1, Seen::default);
+        }
+        &mut shards[shard]
     }
 
     /// Since when `instance` has held what it holds of `device`.
@@ -115,13 +136,16 @@ impl Cluster {
             sure: router.counters().locates_sure,
             asked: router.counters().locates_sent,
         };
-        let (pauses, verdicts) = (turn.pauses, turn.sure + turn.asked);
-        let doubt = turn.doubt.clone();
-        let last = self.watch.model.turns.insert((node, shard), turn);
+        let (pauses, settled, mark) = (turn.pauses, process.settled_by(shard), Mark::of(router.counters()));
+        let seen = self.watch.model.seen(node, shard);
+        let last = seen.turn.replace(turn);
+        let settled_before = std::mem::replace(&mut seen.settled, settled);
+        let before = std::mem::replace(&mut seen.mark, mark);
         // The same doubt before and after: there was no moment without it.
-        if let (Some(last), Some(doubt)) = (&last, &doubt)
+        if let (Some(last), Some(turn)) = (&last, &seen.turn)
+            && let Some(doubt) = &turn.doubt
             && last.doubt.as_ref() == Some(doubt)
-            && last.sure + last.asked < verdicts
+            && last.sure + last.asked < turn.sure + turn.asked
         {
             let name = &self.nodes[node.0].spec.name;
             let what = format!("{name} speaks as an instance that has heard everybody, and has not: {doubt:?}");
@@ -137,16 +161,16 @@ impl Cluster {
             );
             return Err(self.ledger.violation(now, Promise::NoBlackout, what, None, &[]));
         }
-        self.check_settled(node, shard)?;
+        if settled_before < settled {
+            self.check_settled(node, shard, settled)?;
+        }
+        if before == mark {
+            return Ok(());
+        }
         let Some(process) = &self.nodes[node.0].process else {
             return Ok(());
         };
         let router = process.shards[shard].router();
-        let mark = Mark::of(router.counters());
-        let before = self.watch.model.marks.insert((node, shard), mark).unwrap_or_default();
-        if before == mark {
-            return Ok(());
-        }
         let (mut steps, mut known_steps): (Vec<Step>, Vec<Known>) = (Vec::new(), Vec::new());
         let regions: Vec<RegionId> = router.map().regions().map(|(region, _)| region).collect();
         for region in regions {

@@ -19,8 +19,6 @@ use crate::watch::CALM_AFTER;
 pub(crate) struct Steward {
     /// The highest version of the map that each node has settled, in any of its processes.
     settled: BTreeMap<NodeNo, u64>,
-    /// The version that each shard of a present process has settled.
-    settled_by: BTreeMap<(NodeNo, usize), u64>,
     /// The stage of each move, and since which version, after control's last turn.
     moves: BTreeMap<u32, (Stage, u64)>,
     /// Members that have left with nothing in the way of their last word, and when.
@@ -30,11 +28,6 @@ pub(crate) struct Steward {
 }
 
 impl Steward {
-    /// A node's process ended.
-    pub(crate) fn forget(&mut self, node: NodeNo) {
-        self.settled_by.retain(|(of, _), _| *of != node);
-    }
-
     /// Whatever is on its way to control may be lost.
     pub(crate) fn disturbed(&mut self) {
         self.leaves.clear();
@@ -111,18 +104,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// After a turn of a shard: if it has settled a version with that, all that this asks is done. It has heard all that it awaits as an
-    /// instance, the instances that it can reach use no older version, and they know that it uses this one, and so all that came before.
-    pub(crate) fn check_settled(&mut self, node: NodeNo, shard: usize) -> Checked {
+    /// After a turn in which a shard has settled a version: all that this asks is done. It has heard all that it awaits as an instance,
+    /// the instances that it can reach use no older version, and they know that it uses this one, and so all that came before.
+    pub(crate) fn check_settled(&self, node: NodeNo, shard: usize, version: u64) -> Checked {
         let now = self.now();
         let Some(process) = &self.nodes[node.0].process else {
             return Ok(());
         };
-        let version = process.settled_by(shard);
-        let before = self.watch.steward.settled_by.insert((node, shard), version);
-        if before.unwrap_or_default() >= version {
-            return Ok(());
-        }
         let shards = &process.shards;
         let router = shards[shard].router();
         let (id, name) = (self.nodes[node.0].node, self.name(node));

@@ -67,7 +67,6 @@ impl Watch {
     pub(crate) fn restarted(&mut self, node: NodeNo) {
         self.model.forget(node);
         self.pairs.forget(node);
-        self.steward.forget(node);
         self.retries.remove(&node);
     }
 
@@ -99,9 +98,15 @@ pub(crate) struct Live {
 pub(crate) struct Sessions(Vec<Live>);
 
 impl Sessions {
-    fn new(mut all: Vec<Live>) -> Sessions {
-        all.sort_unstable();
-        Sessions(all)
+    /// It is made for every check. So they are sorted by half of the key, which hardly two devices share, and then as a whole, which finds
+    /// little left to do.
+    fn new(all: Vec<Live>) -> Sessions {
+        let halves = all.iter().map(|live| (live.device.0 >> 64) as u64);
+        let mut order: Vec<(u64, u32)> = halves.zip(0..).collect();
+        order.sort_unstable();
+        let mut sorted: Vec<Live> = order.into_iter().map(|(_, at)| all[at as usize]).collect();
+        sorted.sort();
+        Sessions(sorted)
     }
 
     /// All sessions of each device that has any.
@@ -413,8 +418,8 @@ impl Cluster {
             past.pop_front();
         }
         let &(_, turnover, _) = past.front().expect("one was just put there");
-        let lately = past.iter().find(|(at, ..)| now.since(*at) <= ON_THEIR_WAY);
-        let &(_, _, messages) = lately.expect("one was just put there");
+        let lately = past.partition_point(|(at, ..)| now.since(*at) > ON_THEIR_WAY);
+        let (_, _, messages) = past[lately];
         let sessions = self.devices.len() as u64 + sums.turnover - turnover;
         let messages = sums.taken_in + sums.retries + sums.retries_free - messages;
         let allowed = ENTRIES_MIN + ENTRIES_A_SESSION * sessions + ENTRIES_A_MESSAGE * messages;
@@ -489,14 +494,26 @@ impl Cluster {
             };
             // A standby is told of everything, too.
             let is_served = |region: RegionId| map.holds(region, self.nodes[instance.0].node);
-            let mut known = BTreeMap::new();
+            let mut known: Vec<(DeviceKey, Epoch)> = Vec::new();
             for shard in &process.shards {
                 for (region, _) in map.regions() {
                     known.extend(shard.router().presence(region).into_iter().flatten());
                 }
             }
+            // By device, and what came last of each.
+            known.sort_by_key(|(device, _)| *device);
+            known.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                if same {
+                    *kept = *next;
+                }
+                same
+            });
+            let mut rest = known.iter().peekable();
             for live in sessions.0.iter().filter(|live| calm.contains(&live.node)) {
-                if is_served(map.region_of(live.device)) && known.get(&live.device) != Some(&live.epoch) {
+                while rest.next_if(|(device, _)| *device < live.device).is_some() {}
+                let is_known = rest.peek().is_some_and(|of| **of == (live.device, live.epoch));
+                if !is_known && is_served(map.region_of(live.device)) {
                     disagreed.insert((instance, live.device, live.epoch), now);
                 }
             }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_wire::affinity::AffinityVersion;
-use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
+use trunkline_wire::id::{DeviceKey, Epoch, NodeId, PartnerKey, RegionId};
 use trunkline_wire::map::Map;
 use trunkline_wire::peer::{Recall, Remember};
 use trunkline_wire::time::Instant;
@@ -199,6 +199,12 @@ impl Router {
     pub fn remembered(&self, device: DeviceKey) -> Option<(AffinityVersion, Affinity)> {
         let (version, list) = self.archive.peek(device)?;
         Some((version, Affinity::recall(&list)))
+    }
+
+    /// With whom a device had to do, by what this shard keeps of it as an instance of its region.
+    pub fn remembered_partners(&self, device: DeviceKey) -> Option<Vec<PartnerKey>> {
+        let (_, list) = self.archive.peek(device)?;
+        Some(list.entries().iter().map(|entry| entry.partner).collect())
     }
 
     /// Whether a device's history has its place at this node.
