@@ -14,8 +14,15 @@ use crate::connection::{Connection, LINK_BYTES_SOFT_MAX, State, conn, token};
 use crate::mesh::{Item, count_frames, without_messages};
 
 impl<D: Driver> Shard<D> {
-    /// Everything that is to be done, what follows from it included.
+    /// Everything that is to be done, what follows from it included. Asked several times a turn, and mostly there is nothing.
+    #[inline]
     pub(super) fn carry_out(&mut self, now: Now) {
+        if !self.out.is_empty() || !self.link_out.is_empty() || !self.fenced.is_empty() {
+            self.carry_out_all(now);
+        }
+    }
+
+    fn carry_out_all(&mut self, now: Now) {
         loop {
             if !self.out.is_empty() {
                 let spare = std::mem::take(&mut self.out_spare);
