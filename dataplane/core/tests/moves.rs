@@ -618,6 +618,21 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
 }
 
 #[test]
+fn a_history_that_is_told_by_a_newer_map_is_not_kept_if_that_map_is_skipped() {
+    let mut cluster = cluster();
+    // S has not heard of the move when it is told, and never will: it was given up.
+    give(&mut cluster, &[A, B, R1, R2], Step::Both, 2);
+    cluster.run_ms(10);
+    let (_, key) = away_with_a_history(&mut cluster);
+    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
+    assert!(remembers(&mut cluster, S1) && remembers(&mut cluster, S2));
+    give(&mut cluster, &ALL, Step::Before, 3);
+    cluster.run_ms(50);
+    assert!(!remembers(&mut cluster, S1) && !remembers(&mut cluster, S2));
+    assert!(remembers(&mut cluster, R1) && remembers(&mut cluster, R2));
+}
+
+#[test]
 fn a_history_that_finds_no_link_is_kept_while_its_move_lasts_and_no_longer() {
     let mut cluster = cluster();
     let (_, key) = away_with_a_history(&mut cluster);

@@ -244,7 +244,7 @@ impl Router {
         self.reassign(now, &before, out);
         let own = self.config.node;
         let left = |(region, _)| before.holds(region, own) && !map.holds(region, own);
-        if !map.assigns_as(&before) || before.regions().any(left) {
+        if !map.assigns_as(&before) || before.regions().any(left) || self.is_ahead() {
             self.hand_over(before);
         }
         let version = map.id().version;

@@ -48,6 +48,8 @@ pub(super) struct HandOver {
     before: Option<Arc<Map>>,
     /// The next place to look at; none when all were.
     next: Option<usize>,
+    /// A list was kept that has its place here by a newer map, perhaps: that one may be skipped for one by which it has none.
+    ahead: bool,
 }
 
 impl Router {
@@ -116,9 +118,11 @@ impl Router {
     /// map has told it to the device's new region as well. By a newer map it may have its place here.
     pub(super) fn take_affinity(&mut self, now: Now, from: NodeId, told: &Remember, out: &mut Outbox) {
         let is_old = self.announced(from) <= self.map.id().version;
-        if self.presence.is_empty() || is_old && !self.remembers_of(told.device) {
+        let is_astray = !self.remembers_of(told.device);
+        if self.presence.is_empty() || is_old && is_astray {
             return;
         }
+        self.hand_over.ahead |= is_astray;
         self.counters.affinities_taken += 1;
         let evicted = self.archive.evicted();
         let is_news = self.archive.keep(told.device, told.version, &told.list);
@@ -225,8 +229,15 @@ impl Router {
         (self.archive.len(), self.archive.lists_max())
     }
 
-    /// Devices belong to other regions than before: their lists follow, and those that have no place here any more go.
+    /// Whether lists may be here that no change from this map on would send away.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.hand_over.ahead
+    }
+
+    /// Devices belong to other regions than before, or than they were told to: their lists follow, and those that have no place here any
+    /// more go.
     pub(super) fn hand_over(&mut self, before: Arc<Map>) {
+        self.hand_over.ahead = false;
         if !self.archive.is_empty() && !trunkline_wire::planted!(HistoryStays) {
             self.hand_over.before.get_or_insert(before);
             self.hand_over.next = Some(0);
