@@ -494,30 +494,27 @@ impl Cluster {
             };
             // A standby is told of everything, too.
             let is_served = |region: RegionId| map.holds(region, self.nodes[instance.0].node);
-            let mut known: Vec<(DeviceKey, Epoch)> = Vec::new();
+            // By device. In another region than its own, it may be known by what a server says that has not heard of a move's end.
+            let mut known: Vec<(DeviceKey, RegionId, Epoch)> = Vec::new();
             for shard in &process.shards {
                 for (region, _) in map.regions() {
-                    known.extend(shard.router().presence(region).into_iter().flatten());
+                    let all = shard.router().presence(region).into_iter().flatten();
+                    known.extend(all.map(|(device, epoch)| (device, region, epoch)));
                 }
             }
-            // By device, and what came last of each.
-            known.sort_by_key(|(device, _)| *device);
-            known.dedup_by(|next, kept| {
-                let same = next.0 == kept.0;
-                if same {
-                    *kept = *next;
-                }
-                same
-            });
-            let mut rest = known.iter().peekable();
+            known.sort();
+            let mut rest = &known[..];
             for live in sessions.0.iter().filter(|live| calm.contains(&live.node)) {
-                while rest.next_if(|(device, _)| *device < live.device).is_some() {}
-                let is_known = rest.peek().is_some_and(|of| **of == (live.device, live.epoch));
-                if !is_known && is_served(map.region_of(live.device)) {
+                let passed = rest.iter().take_while(|(device, ..)| *device < live.device).count();
+                rest = &rest[passed..];
+                let region = map.region_of(live.device);
+                let mut of_device = rest.iter().take_while(|(device, ..)| *device == live.device);
+                let is_known = of_device.any(|known| *known == (live.device, region, live.epoch));
+                if !is_known && is_served(region) {
                     disagreed.insert((instance, live.device, live.epoch), now);
                 }
             }
-            for (device, epoch) in known {
+            for (device, _, epoch) in known {
                 let server = self.node_no(epoch.node).filter(|server| calm.contains(server));
                 if server.is_some() && !self.lives(device, epoch) {
                     disagreed.insert((instance, device, epoch), now);
