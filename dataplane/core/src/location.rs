@@ -90,6 +90,11 @@ impl Locations {
     }
 }
 
+/// Whether a location is only supposed, because a message of the device came from there: its epoch is no session's.
+pub fn is_supposed(epoch: Epoch) -> bool {
+    epoch.clock == SUPPOSED
+}
+
 /// The clock of a session that is only supposed: below that of every one that there is, whose upper 48 bits are milliseconds.
 const SUPPOSED: u64 = 1;
 

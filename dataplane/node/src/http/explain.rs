@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use trunkline_core::link::{LinkStatus, shard_of_node};
+use trunkline_core::location::is_supposed;
 use trunkline_core::router::Explanation;
 use trunkline_wire::id::{Epoch, IdRef, NodeId, RegionId};
 use trunkline_wire::map::Map;
@@ -83,7 +84,7 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
         "instances": instances.collect::<Vec<_>>(),
         "session": found.session.map(epoch),
         "superseded": found.superseded.map(epoch),
-        "location": found.location.map(|(at, ready)| json!({ "epoch": epoch(at), "name": name(at.node), "ready": ready })),
+        "location": found.location.map(|(at, ready)| location(at, name(at.node), ready)),
         "presence": found.presence.map(epoch),
         "in_sync": found.in_sync,
         "remembered": found.kept,
@@ -93,6 +94,38 @@ fn answer(device: &str, shared: &Shared, shard: u16, found: &Explanation, map: &
     })
 }
 
+/// One that is only supposed has no epoch: which of the device's sessions is there, nobody has said.
+fn location(at: Epoch, name: Option<String>, ready: bool) -> Value {
+    let supposed = is_supposed(at);
+    let epoch = (!supposed).then(|| epoch(at));
+    json!({ "epoch": epoch, "node": at.node.0, "name": name, "ready": ready, "supposed": supposed })
+}
+
 fn epoch(epoch: Epoch) -> Value {
     json!({ "clock": epoch.clock, "node": epoch.node.0, "text": epoch.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_core::location::Locations;
+    use trunkline_wire::id::DeviceKey;
+
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_only_supposed_says_so_and_has_no_epoch() {
+        let (mut locations, device, node) = (Locations::new(8), DeviceKey(1), NodeId(3));
+        locations.suppose(device, node);
+        let supposed = location(locations.peek(device).unwrap(), Some("edge-2".into()), true);
+        assert_eq!(
+            supposed,
+            json!({ "epoch": null, "node": 3, "name": "edge-2", "ready": true, "supposed": true })
+        );
+        let clock = 1 << 16;
+        let known = location(locations.learn(device, Epoch { clock, node }), None, false);
+        assert_eq!(
+            (&known["supposed"], &known["epoch"]["clock"]),
+            (&json!(false), &json!(clock))
+        );
+    }
 }

@@ -103,14 +103,14 @@ fn text(device: &DeviceId, said: &Value) -> String {
             word(&instance["node"])
         );
     }
-    for (label, field) in [
-        ("session", "session"),
-        ("superseded", "superseded"),
-        ("location", "location"),
-        ("presence", "presence"),
-        ("last way", "last_way"),
+    for (label, said) in [
+        ("session", word(&said["session"])),
+        ("superseded", word(&said["superseded"])),
+        ("location", location(&said["location"])),
+        ("presence", word(&said["presence"])),
+        ("last way", word(&said["last_way"])),
     ] {
-        text += &format!("{label:<11} {}\n", word(&said[field]));
+        text += &format!("{label:<11} {said}\n");
     }
     for expected in said["expected"].as_array().into_iter().flatten() {
         let per_mille = expected["per_mille"].as_u64().unwrap_or(0);
@@ -126,4 +126,40 @@ fn text(device: &DeviceId, said: &Value) -> String {
         );
     }
     text
+}
+
+/// Where a message would be sent straight to.
+fn location(said: &Value) -> String {
+    if said.is_null() {
+        return word(said);
+    }
+    let what = match said["supposed"].as_bool() {
+        Some(true) => "supposed, because a message came from there".to_owned(),
+        _ => format!("session {}", word(&said["epoch"])),
+    };
+    let link = match said["ready"].as_bool() {
+        Some(true) => "link ready",
+        _ => "no link",
+    };
+    format!("{} (node {}), {link}: {what}", word(&said["name"]), word(&said["node"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_location_says_where_and_how_it_is_known() {
+        let supposed = json!({ "epoch": null, "node": 3, "name": "edge-2", "ready": false, "supposed": true });
+        assert_eq!(
+            location(&supposed),
+            "edge-2 (node 3), no link: supposed, because a message came from there"
+        );
+        let known =
+            json!({ "epoch": { "text": "5.1@3" }, "node": 3, "name": "edge-2", "ready": true, "supposed": false });
+        assert_eq!(location(&known), "edge-2 (node 3), link ready: session 5.1@3");
+        assert_eq!(location(&Value::Null), "none");
+    }
 }
