@@ -58,14 +58,9 @@ impl Entry {
 
     /// A run is a turn's messages.
     const fn turn(group: &'static str, name: &'static str, prepare: fn() -> Box<dyn Step>) -> Entry {
-        Entry {
-            group,
-            name,
-            messages: BATCH as u64,
-            prepares_runs: false,
-            counted: true,
-            prepare,
-        }
+        let mut entry = Entry::new(group, name, prepare);
+        entry.messages = BATCH as u64;
+        entry
     }
 
     const fn prepared(mut self) -> Entry {

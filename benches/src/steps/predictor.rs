@@ -87,48 +87,51 @@ enum Shard {
     Grown,
 }
 
+/// One part of what a fleet does in a turn, of which the other is done before.
+struct Part {
+    fleet: Fleet,
+    before: fn(&mut Fleet),
+    run: fn(&mut Fleet),
+}
+
 /// A turn's messages, each of a device that was idle for an hour: all of its partners are scored. What came of the last prediction is
 /// learnt later, between the turns.
-struct Cold(Fleet);
+fn cold(shard: Shard) -> Box<dyn Step> {
+    let before = |fleet: &mut Fleet| {
+        fleet.learn();
+        fleet.stay_young();
+    };
+    Box::new(Part {
+        fleet: Fleet::new(shard),
+        before,
+        run: Fleet::turn,
+    })
+}
 
 /// What is learnt between the turns.
-struct Learn(Fleet);
-
-fn cold(shard: Shard) -> Box<dyn Step> {
-    Box::new(Cold(Fleet::new(shard)))
-}
-
 fn learn(shard: Shard) -> Box<dyn Step> {
-    Box::new(Learn(Fleet::new(shard)))
+    let before = |fleet: &mut Fleet| {
+        fleet.stay_young();
+        fleet.turn();
+    };
+    Box::new(Part {
+        fleet: Fleet::new(shard),
+        before,
+        run: Fleet::learn,
+    })
 }
 
-impl Step for Cold {
+impl Step for Part {
     fn prepare_run(&mut self) {
-        self.0.learn();
-        self.0.stay_young();
+        (self.before)(&mut self.fleet);
     }
 
     fn run(&mut self) {
-        self.0.turn();
+        (self.run)(&mut self.fleet);
     }
 
     fn check(&self) {
-        self.0.check();
-    }
-}
-
-impl Step for Learn {
-    fn prepare_run(&mut self) {
-        self.0.stay_young();
-        self.0.turn();
-    }
-
-    fn run(&mut self) {
-        self.0.learn();
-    }
-
-    fn check(&self) {
-        self.0.check();
+        self.fleet.check();
     }
 }
 
