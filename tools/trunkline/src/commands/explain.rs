@@ -82,10 +82,9 @@ fn text(device: &DeviceId, said: &Value) -> String {
     );
     text += &format!("region      {}\n", word(&said["region"]["name"]));
     for instance in said["instances"].as_array().into_iter().flatten() {
-        let link = match (instance["this"].as_bool(), instance["ready"].as_bool()) {
-            (Some(true), _) => "this node",
-            (_, Some(true)) => "link ready",
-            _ => "no link",
+        let link = match instance["this"].as_bool() {
+            Some(true) => "this node",
+            _ => link(instance),
         };
         let says = match &instance["says"] {
             Value::Null => String::new(),
@@ -137,11 +136,20 @@ fn location(said: &Value) -> String {
         Some(true) => "supposed, because a message came from there".to_owned(),
         _ => format!("session {}", word(&said["epoch"])),
     };
-    let link = match said["ready"].as_bool() {
+    format!(
+        "{} (node {}), {}: {what}",
+        word(&said["name"]),
+        word(&said["node"]),
+        link(said)
+    )
+}
+
+/// Whether there is a link to a node of which that is said.
+fn link(said: &Value) -> &'static str {
+    match said["ready"].as_bool() {
         Some(true) => "link ready",
         _ => "no link",
-    };
-    format!("{} (node {}), {link}: {what}", word(&said["name"]), word(&said["node"]))
+    }
 }
 
 #[cfg(test)]
