@@ -47,11 +47,6 @@ fn expected(cluster: &mut Cluster, host: usize, device: &str) -> Vec<(String, Or
     named.collect()
 }
 
-fn remembers(cluster: &mut Cluster, host: usize, device: &str) -> bool {
-    let key = cluster.key(device);
-    cluster.router(host).remembered(key).is_some()
-}
-
 fn carried(cluster: &Cluster, from: usize, to: usize, ty: u8) -> usize {
     let frames = cluster.carried.iter();
     frames.filter(|&&frame| frame == (node(from), node(to), ty)).count()
@@ -90,7 +85,7 @@ fn a_partner_that_is_written_to_again_is_known_from_this_session() {
 fn the_history_of_a_session_that_was_superseded_comes_after_the_device() {
     let mut cluster = cluster();
     let a = acquainted(&mut cluster);
-    assert!(!remembers(&mut cluster, R1, "a"), "its minute is not over");
+    assert!(!cluster.remembers(R1, "a"), "its minute is not over");
     cluster.welcome(C, "a");
     cluster.run_ms(50);
     assert!(!cluster.is_open(a));
@@ -158,7 +153,7 @@ fn one_instance_that_remembers_is_enough() {
         cluster.run_ms(50);
         cluster.join_again(lost);
         cluster.run_ms(50);
-        assert!(!remembers(&mut cluster, lost, "a"));
+        assert!(!cluster.remembers(lost, "a"));
         cluster.welcome(C, "a");
         assert_eq!(expected(&mut cluster, C, "a"), [("b".to_owned(), Origin::Region)]);
     }
@@ -170,12 +165,12 @@ fn an_instance_that_is_back_is_told_within_a_minute_of_those_who_are_connected()
     cluster.cut_off(R2);
     acquainted(&mut cluster);
     cluster.skip(2 * REMEMBER_AFTER);
-    assert!(remembers(&mut cluster, R1, "a"));
+    assert!(cluster.remembers(R1, "a"));
     cluster.join_again(R2);
     cluster.run_ms(10);
-    assert!(!remembers(&mut cluster, R2, "a"), "not with the sync");
+    assert!(!cluster.remembers(R2, "a"), "not with the sync");
     cluster.skip(REMEMBER_AFTER);
-    assert!(remembers(&mut cluster, R2, "a") && remembers(&mut cluster, R2, "b"));
+    assert!(cluster.remembers(R2, "a") && cluster.remembers(R2, "b"));
 }
 
 #[test]

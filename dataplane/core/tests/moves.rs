@@ -580,22 +580,21 @@ fn away_with_a_history(cluster: &mut Cluster) -> (String, DeviceKey) {
 fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
     let mut cluster = cluster();
     let (device, key) = away_with_a_history(&mut cluster);
-    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
-    assert!(remembers(&mut cluster, R1) && !remembers(&mut cluster, S1));
+    assert!(cluster.remembers(R1, &device) && !cluster.remembers(S1, &device));
     // One of the new region's instances can't be reached at first.
     cluster.cut_off(S2);
     give(&mut cluster, &ALL, Step::Both, 2);
     cluster.run_ms(50);
-    assert!(remembers(&mut cluster, S1) && !remembers(&mut cluster, S2));
+    assert!(cluster.remembers(S1, &device) && !cluster.remembers(S2, &device));
     cluster.join_again(S2);
     cluster.run_ms(50);
-    assert!(remembers(&mut cluster, S2));
+    assert!(cluster.remembers(S2, &device));
     for (version, step) in [(3, Step::Switch), (4, Step::End)] {
         give(&mut cluster, &ALL, step, version);
         cluster.run_ms(50);
     }
     assert!(
-        !remembers(&mut cluster, R1) && !remembers(&mut cluster, R2),
+        !cluster.remembers(R1, &device) && !cluster.remembers(R2, &device),
         "it has no place there any more"
     );
     // What a server tells that has not heard of the move's end: the new region is told as well, and the old one keeps nothing.
@@ -609,7 +608,7 @@ fn whom_a_device_has_to_do_with_moves_along_also_of_one_that_is_away() {
         list: known.digest(),
     };
     cluster.inject(A, R1, &late);
-    assert!(!remembers(&mut cluster, R1));
+    assert!(!cluster.remembers(R1, &device));
     cluster.cut_off(R1);
     cluster.cut_off(R2);
     cluster.welcome(A, &device);
@@ -623,28 +622,26 @@ fn a_history_that_is_told_by_a_newer_map_is_not_kept_if_that_map_is_skipped() {
     // S has not heard of the move when it is told, and never will: it was given up.
     give(&mut cluster, &[A, B, R1, R2], Step::Both, 2);
     cluster.run_ms(10);
-    let (_, key) = away_with_a_history(&mut cluster);
-    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
-    assert!(remembers(&mut cluster, S1) && remembers(&mut cluster, S2));
+    let (device, _) = away_with_a_history(&mut cluster);
+    assert!(cluster.remembers(S1, &device) && cluster.remembers(S2, &device));
     give(&mut cluster, &ALL, Step::Before, 3);
     cluster.run_ms(50);
-    assert!(!remembers(&mut cluster, S1) && !remembers(&mut cluster, S2));
-    assert!(remembers(&mut cluster, R1) && remembers(&mut cluster, R2));
+    assert!(!cluster.remembers(S1, &device) && !cluster.remembers(S2, &device));
+    assert!(cluster.remembers(R1, &device) && cluster.remembers(R2, &device));
 }
 
 #[test]
 fn a_history_that_finds_no_link_is_kept_while_its_move_lasts_and_no_longer() {
     let mut cluster = cluster();
-    let (_, key) = away_with_a_history(&mut cluster);
-    let remembers = |cluster: &mut Cluster, host: usize| cluster.router(host).remembered(key).is_some();
+    let (device, _) = away_with_a_history(&mut cluster);
     cluster.cut_off(S1);
     cluster.cut_off(S2);
     for (version, step) in [(2, Step::Both), (3, Step::Switch)] {
         give(&mut cluster, &ALL, step, version);
         cluster.run_ms(50);
-        assert!(remembers(&mut cluster, R1), "it may still find one");
+        assert!(cluster.remembers(R1, &device), "it may still find one");
     }
     give(&mut cluster, &ALL, Step::End, 4);
     cluster.run_ms(50);
-    assert!(!remembers(&mut cluster, R1) && !remembers(&mut cluster, R2));
+    assert!(!cluster.remembers(R1, &device) && !cluster.remembers(R2, &device));
 }

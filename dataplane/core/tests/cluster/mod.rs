@@ -169,6 +169,12 @@ impl Cluster {
         self.keys.device_key(IdRef::new(device).unwrap())
     }
 
+    /// Whether `host`, as an instance of its region, remembers whom a device has to do with.
+    pub fn remembers(&mut self, host: usize, device: &str) -> bool {
+        let key = self.key(device);
+        self.router(host).remembered(key).is_some()
+    }
+
     /// A device name whose region is `region`.
     pub fn device_in(&mut self, region: usize, stem: &str) -> String {
         let map = Arc::clone(self.hosts[0].router.map());
