@@ -120,21 +120,13 @@ impl Contender {
     }
 
     fn program(self) -> anyhow::Result<Option<PathBuf>> {
-        let name = match self {
-            Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => {
-                return built("floor").map(Some);
-            }
-            Contender::Ours
-            | Contender::OursSpinning
-            | Contender::OursEpoll
-            | Contender::OursDirect
-            | Contender::OursRegion => {
-                return built("trunkline").map(Some);
-            }
-            Contender::Nats => "nats-server",
-            Contender::Redis => "redis-server",
-            Contender::Mosquitto => "mosquitto",
-            Contender::Rumqttd => "rumqttd",
+        let name = match self.protocol() {
+            Kind::Floor => return built("floor").map(Some),
+            Kind::Native => return built("trunkline").map(Some),
+            Kind::Nats => "nats-server",
+            Kind::Redis => "redis-server",
+            Kind::Mqtt if self == Contender::Rumqttd => "rumqttd",
+            Kind::Mqtt => "mosquitto",
         };
         let paths = std::env::var_os("PATH").unwrap_or_default();
         // Where distributions put servers, which not everybody's path names.
@@ -151,8 +143,8 @@ impl Contender {
     ) -> anyhow::Result<Command> {
         let mut command = Command::new(program);
         let port = address.port().to_string();
-        match self {
-            Contender::Floor | Contender::FloorEpoll | Contender::FloorTwo | Contender::FloorThree => {
+        match self.protocol() {
+            Kind::Floor => {
                 let backend = if self == Contender::FloorEpoll {
                     "epoll"
                 } else {
@@ -161,11 +153,7 @@ impl Contender {
                 let core = cores.first().context("a server needs a processor")?.to_string();
                 command.args(["--backend", backend, "--listen", &address.to_string(), "--core", &core]);
             }
-            Contender::Ours
-            | Contender::OursSpinning
-            | Contender::OursEpoll
-            | Contender::OursDirect
-            | Contender::OursRegion => {
+            Kind::Native => {
                 let backend = if self == Contender::OursEpoll { "epoll" } else { "uring" };
                 let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
                 let other = "127.0.0.1:0";
@@ -177,21 +165,15 @@ impl Contender {
                     command.args(["--spin-us", SPIN_US]);
                 }
             }
-            Contender::Nats => {
+            Kind::Nats => {
                 command.args(["-a", "127.0.0.1", "-p", &port]);
             }
-            Contender::Redis => {
+            Kind::Redis => {
                 // Not protected: the load comes from other addresses of this host's as well. Nothing is saved.
                 command.args(["--port", &port, "--bind", "127.0.0.1", "--protected-mode", "no"]);
                 command.args(["--save", "", "--appendonly", "no", "--maxclients", "100000"]);
             }
-            Contender::Mosquitto => {
-                let text = format!(
-                    "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\npersistence false\n"
-                );
-                command.arg("-c").arg(written(directory, "mosquitto.conf", &text)?);
-            }
-            Contender::Rumqttd => {
+            Kind::Mqtt if self == Contender::Rumqttd => {
                 let text = format!(
                     "id = 0\n[router]\nid = 0\nmax_connections = 20000\nmax_outgoing_packet_count = 10000\n\
                      max_segment_size = 104857600\nmax_segment_count = 10\n[v4.1]\nname = \"v4\"\nlisten = \"{address}\"\n\
@@ -199,6 +181,12 @@ impl Contender {
                      max_payload_size = 70000\nmax_inflight_count = 10000\ndynamic_filters = true\n"
                 );
                 command.arg("-c").arg(written(directory, "rumqttd.toml", &text)?);
+            }
+            Kind::Mqtt => {
+                let text = format!(
+                    "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\npersistence false\n"
+                );
+                command.arg("-c").arg(written(directory, "mosquitto.conf", &text)?);
             }
         }
         Ok(command)
