@@ -68,6 +68,30 @@ enum Command {
     Chaos(commands::chaos::Args),
 }
 
+impl Command {
+    /// Whether all that it does is print what it finds: it serves nobody, and starts no other process.
+    fn only_prints(&self) -> bool {
+        match self {
+            Command::Send(_)
+            | Command::Listen(_)
+            | Command::Load(_)
+            | Command::Replay(_)
+            | Command::Explain(_)
+            | Command::Status(_)
+            | Command::Token(_)
+            | Command::Doctor(_)
+            | Command::Sim(_) => true,
+            Command::Control(args) => args.asks(),
+            Command::Up(_)
+            | Command::Demo(_)
+            | Command::Node(_)
+            | Command::Top(_)
+            | Command::Tune(_)
+            | Command::Chaos(_) => false,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -76,6 +100,11 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     if let Err(error) = output::log_to_stderr(&cli.log, cli.log_json) {
+        return output::failed(&error);
+    }
+    if cli.command.only_prints()
+        && let Err(error) = signals::end_with_the_reader()
+    {
         return output::failed(&error);
     }
     let result = match cli.command {

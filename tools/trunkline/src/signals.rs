@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: asked for between steps, so that everything is closed in order.
+//! SIGINT and SIGTERM: asked for between steps, so that everything is closed in order. SIGPIPE: ends who only prints.
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Whether somebody asked the process to end. A second signal ends it at once.
@@ -41,6 +41,17 @@ impl Stop {
             ControlFlow::Continue(())
         }
     }
+}
+
+/// From now on the process ends, as other programs do, when what it prints is no longer read: by `head`, say. For commands that serve
+/// nobody and start no other process.
+///
+/// # Errors
+/// What the system said.
+pub fn end_with_the_reader() -> anyhow::Result<()> {
+    let always = Arc::new(AtomicBool::new(true));
+    signal_hook::flag::register_conditional_default(SIGPIPE, always).context("signals")?;
+    Ok(())
 }
 
 /// Waits until somebody asks the process to end: by a signal, or, `with_stdin`, by closing its standard input.

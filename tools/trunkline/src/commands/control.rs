@@ -38,6 +38,13 @@ pub struct Args {
     serve: Serve,
 }
 
+impl Args {
+    /// Whether it asks a control plane for something, and isn't to be one.
+    pub fn asks(&self) -> bool {
+        self.request.is_some()
+    }
+}
+
 #[derive(clap::Args)]
 struct Serve {
     /// A TOML file with these settings; flags and environment win over it.
