@@ -14,6 +14,7 @@ use trunkline_wire::device::DEVICE_BODY_BYTES_MAX;
 use trunkline_wire::frame::HEADER_BYTES;
 use trunkline_wire::time::Instant;
 
+use crate::congestion::QueueBound;
 use crate::door::Place;
 
 /// One socket, from accept, connect or adoption until the driver says that it is closed.
@@ -51,6 +52,8 @@ pub(crate) enum State {
     Link {
         link: LinkRef,
         framer: Framer,
+        /// Beyond this, messages for it are shed: their senders' nodes try again.
+        bound: QueueBound,
     },
     /// The last frame is being written; what still arrives is discarded.
     Lingering {
@@ -98,6 +101,15 @@ impl Connection {
 }
 
 impl State {
+    /// A link of which nothing was read yet.
+    pub(crate) fn link(link: LinkRef) -> State {
+        State::Link {
+            link,
+            framer: Framer::new(),
+            bound: QueueBound::default(),
+        }
+    }
+
     fn out_bytes_max(&self) -> usize {
         match self {
             State::Link { .. } => LINK_BYTES_HARD_MAX,
@@ -126,8 +138,6 @@ pub(crate) fn token(conn: Conn) -> Token {
 
 /// The router bounds what waits for a device; this is one frame of each kind more, so that its last words always fit.
 const DEVICE_BYTES_MAX: usize = DEVICE_QUEUE_BYTES_MAX + 2 * (HEADER_BYTES + DEVICE_BODY_BYTES_MAX);
-/// Beyond this, messages for a link are shed: their senders' nodes try again.
-pub(crate) const LINK_BYTES_SOFT_MAX: usize = 16 << 20;
 /// A link with so much waiting doesn't work; it's closed.
 const LINK_BYTES_HARD_MAX: usize = 64 << 20;
 /// One failure with its text.

@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod config;
+mod congestion;
 mod connection;
 pub mod departure;
 pub mod door;

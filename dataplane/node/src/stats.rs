@@ -34,7 +34,7 @@ tally! {
         devices_malformed => "Device sessions closed: a frame that can't be read.",
         devices_too_long => "Device sessions closed: a frame that is too long.",
         devices_overflowed => "Device sessions closed: more waits for the device than any bound allows.",
-        link_messages_shed => "Messages dropped because a link's queue is full; their senders' nodes try again.",
+        link_messages_shed => "Messages dropped because a link's queue is full, or holds more than it carries in half a second; their senders' nodes try again.",
         link_frames_lost => "Frames for a node to which there is no link any more.",
         links_overflowed => "Links closed because too much waits for the other side.",
         mesh_messages_shed => "Messages dropped because another shard has fallen behind; tried again.",

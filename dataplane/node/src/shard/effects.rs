@@ -6,11 +6,10 @@ use trunkline_core::link::{LinkEffect, shard_of_node};
 use trunkline_core::outbox::{Conn, Effect, ShardEvent};
 use trunkline_core::router::Now;
 use trunkline_net::driver::{Driver, Token};
-use trunkline_net::framing::Framer;
 use trunkline_wire::id::NodeId;
 
 use super::{Shard, list};
-use crate::connection::{Connection, LINK_BYTES_SOFT_MAX, State, conn, token};
+use crate::connection::{Connection, State, conn, token};
 use crate::mesh::{Item, count_frames, without_messages};
 
 impl<D: Driver> Shard<D> {
@@ -114,9 +113,7 @@ impl<D: Driver> Shard<D> {
         match effect {
             LinkEffect::Dial { link, node, address } => match self.driver.connect(*address) {
                 Ok(token) => {
-                    let framer = Framer::new();
-                    let state = State::Link { link: *link, framer };
-                    self.table.insert(token, Connection::new(state));
+                    self.table.insert(token, Connection::new(State::link(*link)));
                     self.book.dialing(*link, conn(token));
                 }
                 Err(error) => {
@@ -224,8 +221,13 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.table.get_mut(token) else {
             return;
         };
+        let State::Link { bound, .. } = &connection.state else {
+            self.counters.link_frames_lost += frames;
+            return;
+        };
+        let bytes_max = bound.bytes();
         let before = connection.out.pending();
-        let pushed = if before + bytes.len() <= LINK_BYTES_SOFT_MAX {
+        let pushed = if before + bytes.len() <= bytes_max {
             self.counters.frames_sent += frames;
             connection.out.push(bytes, &mut self.spares)
         } else {

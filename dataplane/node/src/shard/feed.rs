@@ -126,7 +126,7 @@ impl<D: Driver> Shard<D> {
                     self.carry_out(now);
                 }
             }
-            Some(State::Link { link, framer }) => {
+            Some(State::Link { link, framer, .. }) => {
                 let link = *link;
                 let mut framer = std::mem::take(framer);
                 let (book, router) = (&mut self.book, &mut self.router);
@@ -302,8 +302,7 @@ impl<D: Driver> Shard<D> {
                 if let Some(link) = link
                     && let Some(connection) = self.table.get_mut(token)
                 {
-                    let framer = Framer::new();
-                    connection.becomes(State::Link { link, framer });
+                    connection.becomes(State::link(link));
                     self.driver.receive(token, ReceiveMode::Stream, BufferGroup::Link);
                     self.carry_out(now);
                     let mut framer = Framer::new();
@@ -363,11 +362,8 @@ impl<D: Driver> Shard<D> {
         match &mut connection.state {
             State::Closing => return,
             State::Device { session, .. } => self.router.device_sent(now, *session, length),
-            State::Greeting(_)
-            | State::Introduced(_)
-            | State::InTransit(_)
-            | State::Link { .. }
-            | State::Lingering { .. } => {}
+            State::Link { bound, .. } => bound.carried(now.at, length, connection.out.pending() - length),
+            State::Greeting(_) | State::Introduced(_) | State::InTransit(_) | State::Lingering { .. } => {}
         }
         connection.out.sent(bytes, &mut self.spares);
         self.queued_bytes -= length;

@@ -305,7 +305,7 @@ fn a_link_whose_other_side_does_not_read_sheds_messages_then_is_closed() {
         shard.start_sends();
         queued += 60_004;
     }
-    let bound = crate::connection::LINK_BYTES_SOFT_MAX;
+    let bound = crate::congestion::QUEUE_BYTES_MAX;
     assert!(queued > bound && queued < 2 * bound, "{queued}");
     assert_eq!(shard.book.up(), 1);
     // What is not a message is still taken, up to the hard bound.
