@@ -11,11 +11,12 @@ use trunkline_core::constants::{LEASE, PAUSE_MAX, TOMBSTONE};
 use trunkline_core::counters::Counters;
 use trunkline_core::router::{Breach, Doubt};
 use trunkline_wire::id::{DeviceKey, Epoch, NodeId, RegionId};
+use trunkline_wire::map::Map;
 use trunkline_wire::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::journal::DeviceNo;
-use crate::node::NodeNo;
+use crate::node::{NodeHost, NodeNo};
 use crate::promise::{Checked, Promise, Violation};
 
 /// What was seen at the end of earlier turns.
@@ -193,6 +194,7 @@ impl Cluster {
                     .drain(..)
                     // A device that has moved is forgotten, and lives on elsewhere; so is all that was known by who is no instance any more.
                     .filter(|step| step.after.is_some() || holds && router.map().belongs(step.device, region))
+                    .filter(|step| !is_taken_away(&self.nodes, router.map(), step, region))
                     .map(|step| (step, router.presence_highest(region, step.device))),
             );
         }
@@ -299,6 +301,23 @@ impl Cluster {
         }
         violation
     }
+}
+
+/// Whether the server of a session that is gone from `region` has a newer map than the instance, by which the device has no place there:
+/// a move that the instance still goes by was given up, or is over.
+fn is_taken_away(nodes: &[NodeHost], map: &Map, step: &Step, region: RegionId) -> bool {
+    let (Some(epoch), None) = (step.before, step.after) else {
+        return false;
+    };
+    let Some(host) = nodes.iter().find(|host| host.node == epoch.node) else {
+        return false;
+    };
+    let shard = usize::from(step.device.shard(host.spec.shards).0);
+    let shard = host.process.as_ref().and_then(|process| process.shards.get(shard));
+    shard.is_some_and(|shard| {
+        let newer = shard.router().map();
+        newer.id().version > map.id().version && !newer.belongs(step.device, region)
+    })
 }
 
 /// Where two lists, both by device, differ.
