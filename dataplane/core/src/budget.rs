@@ -27,16 +27,20 @@ pub struct RetryBudget {
 impl RetryBudget {
     /// The budget of one of a node's `shards`.
     pub fn new(now: Instant, shards: u16) -> RetryBudget {
-        let rate = (RETRIES_A_SECOND * 100 / u64::from(shards)).max(1);
-        // What can be saved up is subtracted from what is earned in ten seconds, so that their sum keeps the bound.
-        let rate = rate * 9 / 10;
+        let rate = RetryBudget::rate(shards);
         RetryBudget {
             earned: [0, 0],
             window_ends: now + WINDOW,
             timed: rate,
             timed_until: now,
-            rate: rate.max(1),
+            rate,
         }
+    }
+
+    /// What one of a node's `shards` may retry whether or not there are new messages, in hundredths a second.
+    pub fn rate(shards: u16) -> u64 {
+        // What can be saved up is subtracted from what is earned in ten seconds, so that their sum keeps the bound.
+        (RETRIES_A_SECOND * 100 / u64::from(shards) * 9 / 10).max(1)
     }
 
     /// A new message was taken in.

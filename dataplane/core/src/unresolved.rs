@@ -213,6 +213,11 @@ impl Table {
         self.bytes
     }
 
+    /// How many have left this node, as far as is known.
+    pub fn left(&self) -> usize {
+        self.slab.iter().filter(|(_, message)| message.has_left()).count()
+    }
+
     /// The earliest end of a time to live.
     pub fn expires_first(&self) -> Option<Instant> {
         self.slab.iter().map(|(_, message)| message.expires).min()

@@ -14,11 +14,12 @@ use crate::swarm::{Run, TTL_MS_MAX};
 use crate::watch::OVERDUE;
 
 impl Run {
-    /// What follows when all has come to rest; `settled` is when everything had come to rest first.
+    /// What follows when all has come to rest; `settled` is when everything had come to rest first, and `retrying` how long it took then to
+    /// try again what had to be.
     ///
     /// # Errors
     /// The first promise that is broken.
-    pub(crate) fn calm(&mut self, settled: Instant) -> Checked {
+    pub(crate) fn calm(&mut self, settled: Instant, retrying: Duration) -> Checked {
         // What was sent before ends before; what is sent from here on has nothing in its way.
         self.cluster.run_for(SILENCE)?;
         #[cfg(feature = "next-version")]
@@ -32,9 +33,12 @@ impl Run {
             .run_for(Duration::from_millis(TTL_MS_MAX.into()) + OVERDUE)?;
         let now = self.cluster.now();
         self.cluster.ledger().all_resolved(now, OVERDUE, |_| false)?;
-        self.cluster.ledger().all_delivered(now, from, to)?;
-        // What was on its way when all had come to rest arrives too.
-        self.cluster.ledger().all_delivered(now, settled, settled)?;
+        self.cluster.ledger().all_delivered(now, from, to, LEFT_MIN)?;
+        // What was on its way when all had come to rest arrives too. Among many that have to be tried again each has its turn within the
+        // bound on retries, which is promised too.
+        self.cluster
+            .ledger()
+            .all_delivered(now, settled, settled, LEFT_MIN + retrying)?;
         self.prompt(from, &BTreeSet::new(), Promise::NoMetastability)?;
         let after = self.cluster.sums();
         let fail = |promise, what| Err(self.cluster.ledger().violation(now, promise, what, None, &[]));
@@ -207,6 +211,8 @@ impl Run {
     }
 }
 
+/// A message that has so much time left when nothing is wrong any more is delivered.
+const LEFT_MIN: Duration = Duration::from_secs(10);
 /// How long there is traffic once all has come to rest.
 const CALM: Duration = Duration::from_secs(5);
 /// Before that, for so long nothing is sent.

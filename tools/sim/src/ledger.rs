@@ -334,11 +334,12 @@ impl Ledger {
         Err(self.violation(now, Promise::OneReport, what, Some(message), &devices))
     }
 
-    /// Every confirmed message that was sent between `from` and `to`, when nothing was wrong, was delivered if its recipient was there.
-    pub(crate) fn all_delivered(&self, now: Instant, from: Instant, to: Instant) -> Checked {
+    /// Every confirmed message that was sent between `from` and `to`, when nothing was wrong, was delivered if its recipient was there; and
+    /// so was what was sent before and had `left_min` left.
+    pub(crate) fn all_delivered(&self, now: Instant, from: Instant, to: Instant, left_min: Duration) -> Checked {
         let undelivered = self.records.iter().enumerate().find(|(_, record)| {
             // What was sent before, and had time enough left, doesn't run out of it; but it may have been answered for good before.
-            let open = record.report.is_none_or(|(at, ..)| at >= from) && record.sent + record.ttl >= from + LEFT_MIN;
+            let open = record.report.is_none_or(|(at, ..)| at >= from) && record.sent + record.ttl >= from + left_min;
             let (sent_calm, delivered, expired) = match record.report {
                 Some((_, outcome, _)) => (
                     record.sent >= from,
@@ -395,9 +396,6 @@ impl Ledger {
         })
     }
 }
-
-/// A message that has so much time left when nothing is wrong any more is delivered.
-const LEFT_MIN: Duration = Duration::from_secs(10);
 
 /// The id of a device of a run.
 pub(crate) fn id_of(device: DeviceNo) -> DeviceId {

@@ -262,11 +262,13 @@ impl Run {
         self.cluster.settle(Duration::ZERO)?;
         let settled = self.cluster.now();
         let settled_in = settled.since(healed);
+        let retrying = self.cluster.retrying();
+
         // A connection that both ends take for open may still find out that it isn't.
         let left = (healed + CONVERGE_MAX / 2).since(self.cluster.now());
         self.traffic(left, false)?;
         self.cluster.settle((healed + CONVERGE_MAX).since(self.cluster.now()))?;
-        self.calm(settled)?;
+        self.calm(settled, retrying)?;
         if let Some(before) = with_control {
             self.went_as_before(&before)?;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_client::Purpose;
+use trunkline_core::budget::RetryBudget;
 use trunkline_core::constants::{
     FENCING, GONE_AFTER, LEASE, RETRIES_A_SECOND, RETRIES_PERCENT, SUSPECT_AFTER, TOMBSTONE,
 };
@@ -372,6 +373,19 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// How long it takes, at the shard that has the most to do of it, to try all again that may have to be: its budget bounds that.
+    pub(crate) fn retrying(&self) -> Duration {
+        let spans = self.nodes.iter().flat_map(|host| {
+            let shards = host.process.iter().flat_map(|process| &process.shards);
+            shards.map(|shard| {
+                let hundredths = shard.router().unresolved_left() as u64 * 100;
+                let rate = RetryBudget::rate(host.spec.shards);
+                Duration::from_millis(hundredths * 1_000 / rate)
+            })
+        });
+        spans.max().unwrap_or_default()
     }
 
     /// Messages of all nodes that ever were, together.

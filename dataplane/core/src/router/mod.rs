@@ -327,6 +327,11 @@ impl Router {
         self.unresolved.len()
     }
 
+    /// How many of these have left this node, as far as is known: who sends them again does so within its budget. Looks at all of them.
+    pub fn unresolved_left(&self) -> usize {
+        self.unresolved.left()
+    }
+
     /// The version of the map that this shard uses.
     pub fn map(&self) -> &Arc<Map> {
         &self.map
