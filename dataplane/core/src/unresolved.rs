@@ -312,9 +312,11 @@ impl Table {
             && let Some(stall) = self.stalls.get_mut(&id.recipient)
         {
             stall.came_back(ended.standing, ended.bytes());
-            match end {
-                End::Answered => stall.widen(),
-                End::Failed => stall.narrow(),
+            match (end, ended.standing) {
+                (End::Answered, _) => stall.widen(),
+                // It never went, which says nothing of its recipient: only that its turn was too far off.
+                (End::Failed, Standing::Behind) => {}
+                (End::Failed, Standing::Alone | Standing::Ahead { .. }) => stall.narrow(),
             }
             if !trunkline_wire::planted!(BehindForever) {
                 self.release(id.recipient);

@@ -96,7 +96,7 @@ impl Stall {
         self.reached = true;
     }
 
-    /// It took something, and what came next may have been too much.
+    /// It took something, and what went next was refused or not answered in its time: it may have been too much.
     pub(super) fn narrow(&mut self) {
         self.window = self.window.min(1);
     }

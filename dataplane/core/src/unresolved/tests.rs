@@ -212,6 +212,27 @@ fn when_one_that_is_ahead_ends_without_reaching_anybody_the_next_goes() {
 }
 
 #[test]
+fn the_end_of_one_that_never_went_does_not_hold_up_the_others() {
+    let mut h = Harness::new();
+    h.send(R, 0);
+    h.try_again(0);
+    for number in 1..20 {
+        let ttl_ms = if number == 10 { 100 } else { 60_000 };
+        h.send_with(R, number, ttl_ms, b"");
+    }
+    h.after_ms(20);
+    h.end(0, End::Answered);
+    assert_eq!(h.due().0, [1, 2]);
+    h.end(1, End::Answered);
+    assert_eq!(h.due().0, [3, 4, 5]);
+    // The time of the tenth is over.
+    assert_eq!(h.after_ms(80).0, []);
+    assert!(h.table.find(&id(R, 10)).is_none());
+    h.end(2, End::Answered);
+    assert_eq!(h.due().0, [6, 7, 8, 9, 11], "again twice as many");
+}
+
+#[test]
 fn when_nobody_answers_one_that_is_ahead_others_try_as_well_but_not_all() {
     let mut h = Harness::new();
     h.send(R, 0);
