@@ -48,8 +48,8 @@ pub struct Args {
     #[arg(long, conflicts_with = "seeds", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: Option<u64>,
     /// What happens to each cluster: `swarm` draws a mix of all faults for each seed, the others look for trouble of one sort (roam,
-    /// deaths, partitions, pauses, clocks, storms, slow, upgrade, mixed, control, headless, strangers, moves, members, overload,
-    /// impostor).
+    /// deaths, partitions, pauses, clocks, storms, slow, upgrade, control, headless, strangers, moves, members, overload, impostor;
+    /// with the feature `next-version` also mixed).
     ///
     /// Without it `swarm`; with `--planted`, the one in which the defect is known to show.
     #[arg(long, value_parser = scenario)]
@@ -111,7 +111,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn scenario(name: &str) -> Result<&'static Scenario, String> {
     let known: Vec<&str> = Scenario::ALL.iter().map(|scenario| scenario.name).collect();
-    Scenario::named(name).ok_or_else(|| format!("no such scenario; there are {}", known.join(", ")))
+    Scenario::named(name).ok_or_else(|| match name {
+        "mixed" => {
+            "this build speaks one version of the protocol; make one with --features trunkline/next-version".into()
+        }
+        _ => format!("no such scenario; there are {}", known.join(", ")),
+    })
 }
 
 fn options(args: &Args, seed: u64) -> Options {
