@@ -222,12 +222,15 @@ impl LinkBook {
         link.conn
     }
 
-    /// How long the body of the next frame on `link` may be: until both sides have proven themselves, little.
+    /// Whether frames of the router's come and go on `link`: both sides have proven themselves.
+    pub fn carries(&self, link: LinkRef) -> bool {
+        self.index(link)
+            .is_some_and(|index| self.links[index as usize].phase.carries())
+    }
+
+    /// How long the body of the next frame on `link` may be: before it carries any of the router's, little.
     pub fn body_bytes_max(&self, link: LinkRef) -> usize {
-        let carries = self
-            .index(link)
-            .is_some_and(|index| self.links[index as usize].phase.carries());
-        if carries {
+        if self.carries(link) {
             PEER_BODY_BYTES_MAX
         } else {
             OPENING_BODY_BYTES_MAX

@@ -104,6 +104,13 @@ impl<D: Driver> Shard<D> {
     fn received(&mut self, now: Now, token: Token, buffer: Buffer) {
         self.counters.bytes_received += buffer.length() as u64;
         self.counters.receives += 1;
+        if let Some(State::Link { link, .. }) = self.state(token)
+            && !self.book.carries(*link)
+        {
+            // What comes may bring the link up in the place of another. What was gathered for that one would go on this one, ahead of the
+            // frame that says so.
+            self.carry_out(now);
+        }
         let bytes = self.driver.bytes(&buffer);
         match self.table.get_mut(token).map(|connection| &mut connection.state) {
             Some(State::Device {

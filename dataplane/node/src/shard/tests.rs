@@ -7,6 +7,7 @@ use trunkline_net::epoll::{EpollDriver, Options};
 use trunkline_wire::common::Ping;
 use trunkline_wire::device::{Credentials, Hello, PingIntervalMs, Purpose};
 use trunkline_wire::id::{Epoch, IdRef, Instance};
+use trunkline_wire::peer::LinkProof;
 use trunkline_wire::preface::{Preface, Side, Versions};
 
 use super::*;
@@ -248,37 +249,91 @@ fn who_floods_the_port_does_not_flood_the_log() {
     assert_eq!((written, log.suppressed), (LOG_LINES_A_SECOND + 1, 0));
 }
 
-/// A node that has proven itself on a link of the first shard, and reads nothing from then on.
-fn deaf_peer(pair: &mut Pair, node: NodeId) -> TcpStream {
+/// A node whose links the first shard owns.
+fn peer() -> NodeId {
+    let mut nodes = (2..).map(NodeId);
+    let of_first = |node: &NodeId| trunkline_core::link::shard_of_node(*node, 2) == ShardId(0);
+    nodes.find(of_first).unwrap()
+}
+
+/// A start of that node has dialled and been challenged. What it proves itself with is still to be written.
+fn challenged(pair: &mut Pair, address: SocketAddr, incarnation: Incarnation) -> (TcpStream, LinkProof) {
     use std::io::Write;
 
-    use trunkline_core::link::shard_of_node;
     use trunkline_wire::auth::LinkEnd;
     use trunkline_wire::handshake::Opener;
     use trunkline_wire::peer::LinkChallenge;
 
-    assert_eq!(shard_of_node(node, 2), ShardId(0));
-    let address = pair.shards[0]
-        .listen(Port::Peer, "127.0.0.1:0".parse().unwrap())
-        .unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let me = LinkEnd {
-        node,
-        incarnation: Incarnation(1),
+        node: peer(),
+        incarnation,
         nonce: [9; 32],
     };
     let (opener, hello) = Opener::new(&pair.keys, me, Versions::BUILD);
     let mut bytes = Preface::new(Side::Peer).encode().to_vec();
     hello.encode(&mut bytes);
     stream.write_all(&bytes).unwrap();
-    pair.turns(|pair| pair.shards[0].counters.bytes_sent > 0);
+    arrives(pair, &stream);
     let mut challenge = vec![0; 200];
     let count = stream.read(&mut challenge).unwrap();
     let challenge = LinkChallenge::decode_body(&challenge[4..count]).unwrap();
     let (proof, _) = opener.challenge(&pair.keys, &challenge).unwrap();
+    (stream, proof)
+}
+
+/// Takes turns until there is something to read.
+fn arrives(pair: &mut Pair, stream: &TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    pair.turns(|_| stream.peek(&mut [0]).is_ok());
+    stream.set_nonblocking(false).unwrap();
+}
+
+/// That node's first start has a link, and reads nothing from then on. Also where others can dial.
+fn deaf_peer(pair: &mut Pair) -> (TcpStream, SocketAddr) {
+    use std::io::Write;
+
+    let address = pair.shards[0]
+        .listen(Port::Peer, "127.0.0.1:0".parse().unwrap())
+        .unwrap();
+    let (mut stream, proof) = challenged(pair, address, Incarnation(1));
     stream.write_all(&proof.to_vec()).unwrap();
     pair.turns(|pair| pair.shards[0].book.up() == 1);
-    stream
+    (stream, address)
+}
+
+#[test]
+fn what_was_gathered_for_a_link_does_not_go_ahead_on_the_one_that_replaces_it() {
+    use std::io::Write;
+
+    use trunkline_wire::frame::{HEADER_BYTES, Header};
+    use trunkline_wire::id::DeviceKey;
+    use trunkline_wire::peer::{LinkReady, Location};
+
+    let mut pair = pair(100);
+    let (_before, address) = deaf_peer(&mut pair);
+    let (mut stream, proof) = challenged(&mut pair, address, Incarnation(2));
+    stream.write_all(&proof.to_vec()).unwrap();
+    let shard = &mut pair.shards[0];
+    let mut completions = Vec::new();
+    let is_read = |completion: &Completion<_>| matches!(completion, Completion::Received { .. });
+    while !completions.iter().any(is_read) {
+        let soon = shard.driver.now() + Duration::from_millis(10);
+        shard.driver.wait(Some(soon), &mut completions).unwrap();
+    }
+    let (device, epoch) = (DeviceKey(1), Epoch::NONE);
+    shard.out.link(peer(), &Location { device, epoch });
+    for completion in completions {
+        shard.complete(shard.now, completion);
+    }
+    shard.carry_out(shard.now);
+    shard.start_sends();
+    assert_eq!(shard.book.counters().links_replaced, 1);
+    arrives(&mut pair, &stream);
+    let mut header = [0; HEADER_BYTES];
+    stream.read_exact(&mut header).unwrap();
+    assert_eq!(Header::decode(header).ty, LinkReady::TYPE);
 }
 
 #[test]
@@ -287,11 +342,8 @@ fn a_link_whose_other_side_does_not_read_sheds_messages_then_is_closed() {
     use trunkline_wire::peer::{Forward, Location};
 
     let mut pair = pair(100);
-    let node = (2..)
-        .map(NodeId)
-        .find(|&node| trunkline_core::link::shard_of_node(node, 2) == ShardId(0))
-        .unwrap();
-    let _peer = deaf_peer(&mut pair, node);
+    let _peer = deaf_peer(&mut pair);
+    let node = peer();
     let frame = |ty| {
         let mut bytes = Header { ty, length: 60_000 }.encode().to_vec();
         bytes.resize(60_004, 0);
