@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use trunkline_control::state::moves::{Move, Stage, Way};
+use trunkline_core::link::LinkState;
 use trunkline_wire::id::NodeId;
 use trunkline_wire::time::Instant;
 
@@ -136,11 +137,22 @@ impl Cluster {
             }
             let owns = shards[shard].links().silence(now, holder).is_some();
             let untold = self.shards(other).any(|router| router.announced(id) < version);
-            if owns && untold {
+            if owns && untold && self.have_one_link(node, other) {
                 return fail(format!("{} has not heard that it uses it", self.name(other)));
             }
         }
         Ok(())
+    }
+
+    /// Whether what two nodes take for their link is the same one: of two that cross, each may have another for a moment.
+    fn have_one_link(&self, node: NodeNo, other: NodeNo) -> bool {
+        let dialled = |node: NodeNo, other: NodeNo| {
+            let shards = self.nodes[node.0].process.iter().flat_map(|process| &process.shards);
+            let mut links = shards.flat_map(|shard| shard.links().status(self.now()));
+            let link = links.find(|link| link.node == self.nodes[other.0].node && link.state == LinkState::Up);
+            link.map(|link| link.dialled)
+        };
+        matches!((dialled(node, other), dialled(other, node)), (Some(here), Some(there)) if here != there)
     }
 
     /// A node is gone in order; `member`: it was one until then.
