@@ -31,8 +31,8 @@ pub struct Measured {
 
 /// See there.
 pub const MEASURED: Measured = Measured {
-    hop_us: 10.1,
-    connect_us: 35.3,
+    hop_us: 14.2,
+    connect_us: 36.1,
     connection_bytes: 1_620.0,
     kernel_bytes: 5_120.0,
     record_bytes: 62.1,
@@ -213,7 +213,7 @@ pub fn page() -> String {
          told to whom. The latter is checked against the deployed routers at up to 256 servers (`cargo test -p trunkline-sim --test scale`).\n\n\
          **Measured**, on one of two cores of a virtual machine (AMD EPYC, Linux 6.18): {} µs of a server's core for a message that comes alone, \
          {} µs for a connect with its registration and close, {} B of a server's memory and {} B of the kernel's for an idle connection, {} B of \
-         each instance for a device. Under load messages come in batches and cost a twentieth of that; the page doesn't count on it.\n\n\
+         each instance for a device. Under load messages come in batches and cost a thirtieth of that; the page doesn't count on it.\n\n\
          **Assumed** of each connected device: {} messages and {} connects a day, {} times as many in the busiest minutes; a ping each {} s; \
          {:.0} % of its messages find a link. Cores are half busy at the peak, half of a host's {:.0} GiB is used, a connection server has at most {} \
          devices, a region {} and {} instances, and {} devices a minute move to another region. Each instance and each server has a host.\n\n",
